@@ -1,0 +1,70 @@
+//! The store: settings, client, and a port a file.
+
+pub mod layout;
+
+use aws_sdk_dynamodb::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
+};
+use clap::Args;
+use platform::Secret;
+use std::time::Duration;
+
+/// Where the tables are.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Config {
+    /// What every table's name begins with, usually `<namespace>-<cluster>-`
+    #[arg(long, env = "STORE_TABLE_PREFIX")]
+    pub store_table_prefix: String,
+
+    /// Region of the tables
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    pub store_region: String,
+
+    /// Another endpoint than the region's, for a local store
+    #[arg(long, env = "STORE_ENDPOINT")]
+    pub store_endpoint: Option<String>,
+
+    /// Access key; without it the machine's own credentials are used (web identity on EKS)
+    #[arg(long, env = "STORE_ACCESS_KEY", requires = "store_secret_key")]
+    pub store_access_key: Option<String>,
+
+    /// Secret key to the access key
+    #[arg(long, env = "STORE_SECRET_KEY", requires = "store_access_key", hide_env_values = true)]
+    pub store_secret_key: Option<Secret>,
+}
+
+/// The store of one cluster.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The client. It never retries by itself: whether a repetition is safe is the caller's to know.
+    pub client: Client,
+    prefix: String,
+}
+
+impl Store {
+    /// Makes a client; nothing is connected yet.
+    pub async fn new(config: &Config) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(1))
+            .operation_attempt_timeout(Duration::from_secs(2))
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(config.store_region.clone()))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(endpoint) = &config.store_endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        if let (Some(key), Some(secret)) = (&config.store_access_key, &config.store_secret_key) {
+            loader = loader.credentials_provider(Credentials::new(key, secret.expose(), None, None, "settings"));
+        }
+        Self { client: Client::new(&loader.load().await), prefix: config.store_table_prefix.clone() }
+    }
+
+    /// A table's full name.
+    pub fn table(&self, table: layout::Table) -> String {
+        format!("{}{}", self.prefix, table.name())
+    }
+}

@@ -1,0 +1,5 @@
+//! The only code that names a backing system: each port of `domain` on the system that serves it.
+
+pub mod dynamodb;
+pub mod kafka;
+pub mod redis;

@@ -1,0 +1,15 @@
+//! Words and rules of the platform: no I/O, no async runtime.
+
+pub mod chat;
+pub mod clock;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod membership;
+pub mod message;
+pub mod ports;
+pub mod route;
+pub mod user;
+
+pub use clock::{Clock, Ids, Millis};
+pub use error::{Error, ErrorKind};

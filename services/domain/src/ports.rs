@@ -1,0 +1,11 @@
+//! What services need from the outside, a trait a file. `adapters` implements them, `main.rs` joins them.
+
+pub mod connection_registry;
+pub mod event_publisher;
+pub mod membership_directory;
+pub mod message_history;
+
+pub use connection_registry::ConnectionRegistry;
+pub use event_publisher::{EventPublisher, Publication, PublishFailure};
+pub use membership_directory::MembershipDirectory;
+pub use message_history::MessageHistory;

@@ -1,0 +1,44 @@
+//! Settings that every process has.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, ValueEnum};
+
+/// A binary's settings: a clap struct that also holds the platform's.
+pub trait Settings: Parser {
+    /// The platform's part.
+    fn platform(&self) -> &Config;
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings that every process has; each is a flag and an environment variable.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// What is logged: a level, or levels by module (`info,ingest=debug`)
+    #[arg(long, env = "LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "ADMIN_LISTEN", default_value = "0.0.0.0:9100")]
+    pub admin_listen: SocketAddr,
+
+    /// How long a stopping process goes on serving after it says that it is not ready (SIGTERM only)
+    #[arg(long, env = "DRAIN_DELAY", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+
+    /// How long a stopping process may take to finish what it has begun
+    #[arg(long, env = "STOP_TIMEOUT", default_value = "20s", value_parser = humantime::parse_duration)]
+    pub stop_timeout: Duration,
+}

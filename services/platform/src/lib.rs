@@ -1,0 +1,15 @@
+//! What any process needs: settings, telemetry, start and stop, health, error codes. Knows nothing of chat.
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod grpc;
+pub mod process;
+pub mod retry;
+pub mod secret;
+pub mod telemetry;
+pub mod wire;
+
+pub use config::{Config, Settings};
+pub use process::{Gate, Process, run};
+pub use secret::Secret;

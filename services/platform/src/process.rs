@@ -1,0 +1,362 @@
+//! A process from start to stop: it parses its settings, owns every task, says when it is ready, and drains.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::Ordering},
+};
+
+use anyhow::Context as _;
+use axum::Router;
+use domain::{Clock, Ids};
+use futures_util::FutureExt as _;
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin,
+    clock::{SystemClock, SystemIds},
+    config::Settings,
+    telemetry,
+};
+
+/// Runs a binary: parses its settings, starts it, waits for a signal or a failure, and stops it.
+///
+/// What `start` returns is kept until every task has ended, and dropped then.
+pub async fn run<C, T, F, Fut>(name: &'static str, start: F) -> ExitCode
+where
+    C: Settings,
+    F: FnOnce(C, Process) -> Fut,
+    Fut: Future<Output = anyhow::Result<T>>,
+{
+    let config = C::parse();
+    let platform = config.platform().clone();
+    if let Err(error) = telemetry::start(&platform) {
+        return refuse(name, &error);
+    }
+    let process = Process::new();
+    let all = process.gate("start");
+    let listening = process.bind("--admin-listen", platform.admin_listen).await;
+    let (mut interrupt, mut terminate) = match signals() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(name, &error),
+    };
+    match listening {
+        Ok((listener, _)) => process.serve_http("admin", listener, admin::router(process.clone())),
+        Err(error) => return refuse(name, &error),
+    }
+    let kept = tokio::select! {
+        started = start(config, process.clone()) => match started {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::error!("{name} did not start: {error:#}");
+                process.stop(&platform).await;
+                return ExitCode::FAILURE;
+            }
+        },
+        _ = interrupt.recv() => return ExitCode::FAILURE,
+        _ = terminate.recv() => return ExitCode::FAILURE,
+    };
+    all.open();
+    tracing::info!("{name} started");
+
+    tokio::select! {
+        () = process.stopping() => {}
+        _ = interrupt.recv() => process.unready(),
+        _ = terminate.recv() => {
+            process.unready();
+            // Routes to this process vanish a moment after it says that it is not ready: serve until then.
+            tokio::select! {
+                () = tokio::time::sleep(platform.drain_delay) => {}
+                _ = terminate.recv() => {}
+            }
+        }
+    }
+    tracing::info!("{name} is stopping");
+    tokio::select! {
+        () = process.stop(&platform) => {}
+        _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal"),
+    }
+    drop(kept);
+    if process.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn refuse(name: &str, error: &anyhow::Error) -> ExitCode {
+    // Logging may not run yet, and a setting is wrong: one line for whoever started it.
+    eprintln!("{name} did not start: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn signals() -> anyhow::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
+    let interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    Ok((interrupt, terminate))
+}
+
+/// A running process: its tasks, its readiness, its metrics, its clock.
+#[derive(Clone)]
+pub struct Process(Arc<Inner>);
+
+struct Inner {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Cancelled when `tasks` have ended: for what the others need to the end.
+    stop_last: CancellationToken,
+    last_tasks: TaskTracker,
+    failed: AtomicBool,
+    gates: Mutex<BTreeMap<&'static str, bool>>,
+    registry: Mutex<Registry>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+}
+
+/// One thing that must be there before the process is ready, and while it is.
+#[derive(Clone)]
+pub struct Gate {
+    process: Process,
+    name: &'static str,
+}
+
+impl Gate {
+    /// It is there.
+    pub fn open(&self) {
+        self.set(true);
+    }
+
+    /// It is gone: the process is not ready.
+    pub fn close(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, is_open: bool) {
+        lock(&self.process.0.gates).insert(self.name, is_open);
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Process {
+    /// A process on the machine's clock and randomness.
+    pub fn new() -> Self {
+        Self::with(Arc::new(SystemClock), Arc::new(SystemIds))
+    }
+
+    /// A process on another clock or randomness, for tests.
+    pub fn with(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
+        Self(Arc::new(Inner {
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            stop_last: CancellationToken::new(),
+            last_tasks: TaskTracker::new(),
+            failed: AtomicBool::new(false),
+            gates: Mutex::new(BTreeMap::new()),
+            registry: Mutex::new(Registry::default()),
+            clock,
+            ids,
+        }))
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.0.clock.clone()
+    }
+
+    /// The source of ids and randomness.
+    pub fn ids(&self) -> Arc<dyn Ids> {
+        self.0.ids.clone()
+    }
+
+    /// Starts a task that the process can't do without: when it fails or panics, the process stops.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        drop(self.spawn_child(self.clone().watched(name, task)));
+    }
+
+    /// The same for a task that other tasks need until they have ended. It gets a token that is
+    /// cancelled then, and must end soon after.
+    #[expect(clippy::disallowed_methods, reason = "this is where tasks come to belong to a process")]
+    pub fn spawn_last<Fut>(&self, name: &'static str, task: impl FnOnce(CancellationToken) -> Fut)
+    where
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let task = task(self.0.stop_last.clone());
+        drop(tokio::spawn(self.0.last_tasks.track_future(self.clone().watched(name, task))));
+    }
+
+    async fn watched(self, name: &'static str, task: impl Future<Output = anyhow::Result<()>>) {
+        let failure = match AssertUnwindSafe(task).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "it panicked".to_owned(),
+        };
+        tracing::error!(task = name, "task {name} failed, so the process stops: {failure}");
+        self.0.failed.store(true, Ordering::Relaxed);
+        self.0.stop.cancel();
+    }
+
+    /// Starts a task that ends by itself, such as one connection; the process waits for it when it stops.
+    #[expect(clippy::disallowed_methods, reason = "this is where tasks come to belong to a process")]
+    pub fn spawn_child<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        tokio::spawn(self.0.tasks.track_future(task))
+    }
+
+    /// Resolves when the process is to stop: finish what has begun, take on nothing new.
+    pub async fn stopping(&self) {
+        self.0.stop.cancelled().await;
+    }
+
+    /// The same as a token.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.0.stop.clone()
+    }
+
+    /// A condition of readiness, closed until it is opened.
+    pub fn gate(&self, name: &'static str) -> Gate {
+        let gate = Gate { process: self.clone(), name };
+        gate.close();
+        gate
+    }
+
+    /// What readiness waits for; empty when the process is ready.
+    pub fn not_ready(&self) -> Vec<&'static str> {
+        lock(&self.0.gates).iter().filter(|(_, is_open)| !**is_open).map(|(name, _)| *name).collect()
+    }
+
+    /// Registers metrics.
+    pub fn metrics<M>(&self, register: impl FnOnce(&mut Registry) -> M) -> M {
+        register(&mut lock(&self.0.registry))
+    }
+
+    /// All metrics in the text format.
+    pub fn metrics_text(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &lock(&self.0.registry)) {
+            Ok(()) => text,
+            Err(_) => String::new(), // writing into a String cannot fail
+        }
+    }
+
+    /// Listens on the address that a setting names, and says which it became.
+    ///
+    /// # Errors
+    /// With the setting's name, when the port is in use or the address is not ours.
+    pub async fn bind(&self, setting: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("failed to listen on {setting} {address}"))?;
+        let bound = listener.local_addr().with_context(|| format!("failed to listen on {setting} {address}"))?;
+        Ok((listener, bound))
+    }
+
+    /// Serves HTTP until the process stops, then finishes the requests in flight.
+    pub fn serve_http(&self, name: &'static str, listener: TcpListener, router: Router) {
+        let stop = self.0.stop.clone();
+        self.spawn(name, async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await?;
+            Ok(())
+        });
+    }
+
+    /// Serves gRPC until the process stops, then finishes the calls in flight.
+    pub fn serve_grpc(&self, name: &'static str, listener: TcpListener, services: tonic::service::Routes) {
+        let stop = self.0.stop.clone();
+        self.spawn(name, async move {
+            let incoming = TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().tcp_nodelay(true);
+            serve_with(server, services, incoming, stop).await
+        });
+    }
+
+    /// Says that the process is not ready, so that nothing new is sent to it.
+    fn unready(&self) {
+        self.gate("stopping");
+    }
+
+    async fn stop(&self, config: &crate::Config) {
+        if tokio::time::timeout(config.stop_timeout, self.shut_down()).await.is_err() {
+            let left = self.0.tasks.len() + self.0.last_tasks.len();
+            tracing::warn!("{left} tasks did not end within {:?}", config.stop_timeout);
+        }
+    }
+
+    /// Ends every task, as `run` does at a signal.
+    pub async fn shut_down(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.0.stop_last.cancel();
+        self.0.last_tasks.close();
+        self.0.last_tasks.wait().await;
+    }
+
+    fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+}
+
+async fn serve_with(
+    mut server: tonic::transport::Server,
+    services: tonic::service::Routes,
+    incoming: TcpListenerStream,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    server.add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// A poisoned lock means that a task panicked while it held plain data: the data are still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_ready_when_every_gate_is_open() {
+        let process = Process::new();
+        let (store, log) = (process.gate("store"), process.gate("log"));
+        assert_eq!(process.not_ready(), ["log", "store"]);
+        store.open();
+        log.open();
+        assert!(process.not_ready().is_empty());
+        log.close();
+        assert_eq!(process.not_ready(), ["log"]);
+    }
+
+    #[tokio::test]
+    async fn a_failing_or_panicking_task_stops_the_process() {
+        for panics in [false, true] {
+            let process = Process::new();
+            process.spawn("doomed", async move {
+                assert!(!panics, "told to");
+                anyhow::bail!("told to")
+            });
+            process.stopping().await;
+            assert!(process.has_failed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_setting() {
+        let process = Process::new();
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (_held, taken) = process.bind("--listen", free).await.expect("a free port");
+        let error = process.bind("--listen", taken).await.expect_err("in use");
+        let line = format!("{error:#}");
+        assert!(line.contains("--listen") && line.contains(&taken.to_string()), "{line}");
+    }
+}
