@@ -4,8 +4,10 @@ pub mod connection_registry;
 pub mod event_publisher;
 pub mod membership_directory;
 pub mod message_history;
+pub mod revocations;
 
 pub use connection_registry::ConnectionRegistry;
 pub use event_publisher::{EventPublisher, Publication, PublishFailure};
 pub use membership_directory::MembershipDirectory;
 pub use message_history::MessageHistory;
+pub use revocations::Revocations;

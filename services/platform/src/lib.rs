@@ -8,6 +8,7 @@ pub mod process;
 pub mod retry;
 pub mod secret;
 pub mod telemetry;
+pub mod tokens;
 pub mod wire;
 
 pub use config::{Config, Settings};
