@@ -1,13 +1,19 @@
 //! What services need from the outside, a trait a file. `adapters` implements them, `main.rs` joins them.
 
 pub mod connection_registry;
+pub mod dead_letters;
 pub mod event_publisher;
+pub mod event_source;
+pub mod membership_cache;
 pub mod membership_directory;
 pub mod message_history;
 pub mod revocations;
 
 pub use connection_registry::ConnectionRegistry;
+pub use dead_letters::DeadLetters;
 pub use event_publisher::{EventPublisher, Publication, PublishFailure};
+pub use event_source::EventSource;
+pub use membership_cache::MembershipCache;
 pub use membership_directory::MembershipDirectory;
 pub use message_history::MessageHistory;
 pub use revocations::Revocations;
