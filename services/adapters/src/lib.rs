@@ -3,3 +3,6 @@
 pub mod dynamodb;
 pub mod kafka;
 pub mod redis;
+
+#[cfg(test)]
+mod contract;

@@ -1,5 +1,7 @@
 //! The cache: settings, connection, and a port a file.
 
+pub mod connection_registry;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
