@@ -1,3 +1,4 @@
 //! What each port promises, proved on the real systems that `embedded` starts.
 
 mod connection_registry;
+mod revocations;
