@@ -3,3 +3,5 @@
 mod event_publisher;
 mod event_source;
 mod membership_cache;
+mod connection_registry;
+mod revocations;

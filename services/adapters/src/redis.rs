@@ -1,6 +1,8 @@
 //! The cache: settings, connection, and a port a file.
 
 pub mod membership_cache;
+pub mod connection_registry;
+pub mod revocations;
 
 use std::time::Duration;
 
