@@ -1,13 +1,19 @@
 //! What services need from the outside, a trait a file. `adapters` implements them, `main.rs` joins them.
 
+pub mod chat_list;
+pub mod chats;
 pub mod connection_registry;
 pub mod event_publisher;
 pub mod membership_directory;
 pub mod message_history;
+pub mod outbox;
 pub mod revocations;
 
+pub use chat_list::ChatList;
+pub use chats::Chats;
 pub use connection_registry::ConnectionRegistry;
 pub use event_publisher::{EventPublisher, Publication, PublishFailure};
 pub use membership_directory::MembershipDirectory;
 pub use message_history::MessageHistory;
+pub use outbox::Outbox;
 pub use revocations::Revocations;
