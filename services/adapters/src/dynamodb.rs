@@ -1,6 +1,11 @@
 //! The store: settings, client, and a port a file.
 
+pub mod chat_list;
+pub mod chats;
+mod item;
 pub mod layout;
+pub mod outbox;
+mod transact;
 
 use aws_sdk_dynamodb::{
     Client,

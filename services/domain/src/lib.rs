@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod clock;
 pub mod error;
+pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod membership;

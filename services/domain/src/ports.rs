@@ -1,5 +1,7 @@
 //! What services need from the outside, a trait a file. `adapters` implements them, `main.rs` joins them.
 
+pub mod chat_list;
+pub mod chats;
 pub mod connection_registry;
 pub mod dead_letters;
 pub mod event_publisher;
@@ -7,8 +9,11 @@ pub mod event_source;
 pub mod membership_cache;
 pub mod membership_directory;
 pub mod message_history;
+pub mod outbox;
 pub mod revocations;
 
+pub use chat_list::ChatList;
+pub use chats::Chats;
 pub use connection_registry::ConnectionRegistry;
 pub use dead_letters::DeadLetters;
 pub use event_publisher::{EventPublisher, Publication, PublishFailure};
@@ -16,4 +21,5 @@ pub use event_source::EventSource;
 pub use membership_cache::MembershipCache;
 pub use membership_directory::MembershipDirectory;
 pub use message_history::MessageHistory;
+pub use outbox::Outbox;
 pub use revocations::Revocations;
