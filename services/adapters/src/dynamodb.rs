@@ -1,6 +1,13 @@
 //! The store: settings, client, and a port a file.
 
+pub(crate) mod attributes;
+pub mod delivery_state;
+pub mod heads;
+pub mod incarnations;
 pub mod layout;
+pub mod membership_directory;
+pub mod message_history;
+pub mod message_log;
 
 use aws_sdk_dynamodb::{
     Client,

@@ -148,12 +148,8 @@ mod tests {
 
     #[test]
     fn a_lease_is_abandoned_when_it_and_any_claim_have_ended() {
-        let lease = |claim| Lease {
-            incarnation: Incarnation(Ulid(1)),
-            expires_at: Millis(10),
-            oldest_slot: Slot(0),
-            claim,
-        };
+        let lease =
+            |claim| Lease { incarnation: Incarnation(Ulid(1)), expires_at: Millis(10), oldest_slot: Slot(0), claim };
         let claim = |until| Some(Claim { by: Incarnation(Ulid(2)), until: Millis(until) });
         assert!(!lease(None).is_abandoned(Millis(9)));
         assert!(lease(None).is_abandoned(Millis(10)));
