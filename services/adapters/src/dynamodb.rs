@@ -6,6 +6,13 @@ mod item;
 pub mod layout;
 pub mod outbox;
 mod transact;
+pub(crate) mod attributes;
+pub mod delivery_state;
+pub mod heads;
+pub mod incarnations;
+pub mod membership_directory;
+pub mod message_history;
+pub mod message_log;
 
 use aws_sdk_dynamodb::{
     Client,
