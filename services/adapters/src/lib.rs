@@ -1,5 +1,7 @@
 //! The only code that names a backing system: each port of `domain` on the system that serves it.
 
+#[cfg(test)]
+mod contract;
 pub mod dynamodb;
 pub mod kafka;
 pub mod redis;
