@@ -105,7 +105,11 @@ impl Link {
             kind => tracing::debug!(connection.id = %self.record.id, "refused a request ({kind:?}): {error}"),
         }
         let code = platform::wire::codes(error.kind()).frame.to_owned();
-        self.answer(gateway, request_id, Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details }));
+        self.answer(
+            gateway,
+            request_id,
+            Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details }),
+        );
     }
 
     /// Sends a push.
@@ -283,8 +287,13 @@ async fn register_all(gateway: &Gateway) {
     if links.is_empty() {
         return;
     }
-    tracing::warn!(connections = links.len(), "the registry had forgotten this gateway: registering its connections again");
-    stream::iter(links).for_each_concurrent(REGISTER_AT_ONCE, |link| async move { register_again(gateway, &link).await }).await;
+    tracing::warn!(
+        connections = links.len(),
+        "the registry had forgotten this gateway: registering its connections again"
+    );
+    stream::iter(links)
+        .for_each_concurrent(REGISTER_AT_ONCE, |link| async move { register_again(gateway, &link).await })
+        .await;
 }
 
 /// Registers a connection whose registration had lapsed; its client is to sync.

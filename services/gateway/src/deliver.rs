@@ -89,9 +89,8 @@ impl Deliver {
 
     fn prepare(&self, push: Push) -> Result<Prepared, Error> {
         let timestamp = self.gateway.clock.now().0;
-        let shared = |payload| {
-            SharedFrame::new(ServerFrame { request_id: String::new(), timestamp, payload: Some(payload) })
-        };
+        let shared =
+            |payload| SharedFrame::new(ServerFrame { request_id: String::new(), timestamp, payload: Some(payload) });
         Ok(match push {
             Push::Message(message) => {
                 let at = (message.chat_id.parse()?, Sequence(message.sequence));

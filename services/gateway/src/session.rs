@@ -13,14 +13,7 @@ use proto::messaging::v1::ServerFrame;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::{Error as SocketError, error::CapacityError};
 
-use crate::{
-    Gateway,
-    closing::Reason,
-    connections::Link,
-    inbound::Inbound,
-    metrics::count,
-    receive,
-};
+use crate::{Gateway, closing::Reason, connections::Link, inbound::Inbound, metrics::count, receive};
 
 /// How long a client that sent something unreadable has to read why, before what it still sends resets the connection.
 const LINGER: Duration = Duration::from_millis(500);

@@ -139,7 +139,9 @@ impl Gate {
     }
 
     fn set(&self, is_open: bool) {
-        self.process.0.gates.send_modify(|gates| drop(gates.insert(self.name, is_open)));
+        self.process.0.gates.send_modify(|gates| {
+            gates.insert(self.name, is_open);
+        });
     }
 }
 

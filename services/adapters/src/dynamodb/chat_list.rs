@@ -69,9 +69,8 @@ impl ports::ChatList for ChatList {
 impl ChatList {
     async fn batch(&self, member: UserId, chats: Vec<ChatId>, how: Read) -> Result<Vec<ListedChat>, Error> {
         let chat_key = |chat: &ChatId| Item::from([("chat_id".to_owned(), text(chat))]);
-        let state_key = |chat: &ChatId| {
-            Item::from([("user_id".to_owned(), text(member)), ("chat_id".to_owned(), text(chat))])
-        };
+        let state_key =
+            |chat: &ChatId| Item::from([("user_id".to_owned(), text(member)), ("chat_id".to_owned(), text(chat))]);
         let tables = [
             (Table::Chats, chats.iter().map(chat_key).collect()),
             (Table::ChatCounters, chats.iter().map(chat_key).collect()),

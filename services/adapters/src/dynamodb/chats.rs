@@ -204,9 +204,7 @@ impl Chats {
         let (chat, version) = self.read(id).await?.ok_or_else(not_a_member)?;
         match chat.kind {
             ChatType::Group => Ok((chat, version)),
-            ChatType::Direct => {
-                Err(Error::new(ErrorKind::InvalidOperation, "the members of a direct chat are fixed"))
-            }
+            ChatType::Direct => Err(Error::new(ErrorKind::InvalidOperation, "the members of a direct chat are fixed")),
         }
     }
 
@@ -254,7 +252,9 @@ impl Chats {
             .table_name(self.store.table(Table::Chats))
             .key("chat_id", text(chat))
             .update_expression("SET updated_at = :at ADD member_count :by, version :one")
-            .condition_expression(format!("version = :version AND chat_type = :group AND #status = :active AND {bound}"))
+            .condition_expression(format!(
+                "version = :version AND chat_type = :group AND #status = :active AND {bound}"
+            ))
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":at", number(cause.at))
             .expression_attribute_values(":by", number(by))

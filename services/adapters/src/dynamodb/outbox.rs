@@ -139,7 +139,10 @@ impl ports::Outbox for Outbox {
                     .table_name(self.store.table(Table::Chats))
                     .key("chat_id", text(group))
                     .update_expression("ADD member_count :twice")
-                    .expression_attribute_values(":twice", AttributeValue::N(format!("-{}", next.len() - joining.len())));
+                    .expression_attribute_values(
+                        ":twice",
+                        AttributeValue::N(format!("-{}", next.len() - joining.len())),
+                    );
                 items.push(transact::update(twice)?);
             }
             match transact::write(&self.store, self.ids.as_ref(), items).await? {
@@ -177,10 +180,7 @@ fn event_key(chat: ChatId, place: u64) -> String {
 }
 
 fn key(chat: ChatId, place: u64) -> Item {
-    Item::from([
-        ("shard".to_owned(), text(Shard::of(chat).0)),
-        ("event_key".to_owned(), text(event_key(chat, place))),
-    ])
+    Item::from([("shard".to_owned(), text(Shard::of(chat).0)), ("event_key".to_owned(), text(event_key(chat, place)))])
 }
 
 /// The put of an event, as part of the transaction that makes it true. `pending_from` is, for a group
@@ -246,7 +246,8 @@ fn to_entry(item: &Item) -> Result<Entry, Error> {
         }
         "MembershipChanged" => Happening::MembershipChanged(MembershipChange {
             user: read(item, "user_id")?,
-            kind: ChangeKind::from_stored(&read::<String>(item, "change_type")?).ok_or_else(|| corrupt("change_type"))?,
+            kind: ChangeKind::from_stored(&read::<String>(item, "change_type")?)
+                .ok_or_else(|| corrupt("change_type"))?,
             role: Role::from_stored(&read::<String>(item, "role")?).ok_or_else(|| corrupt("role"))?,
             by: read(item, "changed_by")?,
             at: read_millis(item, "changed_at")?,

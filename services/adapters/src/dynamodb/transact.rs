@@ -82,9 +82,7 @@ where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        Some("ValidationException" | "ResourceNotFoundException" | "AccessDeniedException") => {
-            Error::internal(error)
-        }
+        Some("ValidationException" | "ResourceNotFoundException" | "AccessDeniedException") => Error::internal(error),
         Some(_) | None => Error::unavailable("the store did not answer in time", error),
     }
 }
