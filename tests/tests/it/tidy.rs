@@ -193,7 +193,9 @@ fn every_duplicate_dependency_has_a_reason() {
         if *name == newest {
             let listed = deny.lines().find(|line| line.contains(&format!("\"{name}@{version}\"")));
             if !listed.is_some_and(|line| line.contains("reason = ")) {
-                faults.push(format!("{name}@{version} is a second version: give the reason in deny.toml, or be rid of it"));
+                faults.push(format!(
+                    "{name}@{version} is a second version: give the reason in deny.toml, or be rid of it"
+                ));
             }
         }
         newest = name;
@@ -225,7 +227,9 @@ fn declares(parent: &str, name: &str) -> bool {
 /// The files that may declare `file`: `a.rs` for `a/b.rs`, or the crate's root for `src/b.rs`.
 fn parents(file: &Path) -> impl Iterator<Item = PathBuf> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")].into_iter().filter(|file| file.exists())
+    [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")]
+        .into_iter()
+        .filter(|file| file.exists())
 }
 
 fn is_root(file: &Path) -> bool {
