@@ -100,12 +100,18 @@ impl Link {
             }
         }
         let details = (details != ErrorDetails::default()).then_some(details);
-        match error.kind() {
-            ErrorKind::Internal => tracing::warn!(connection.id = %self.record.id, "a request failed: {error}"),
-            kind => tracing::debug!(connection.id = %self.record.id, "refused a request ({kind:?}): {error}"),
+        let kind = error.kind();
+        if kind == ErrorKind::Internal {
+            tracing::warn!(connection.id = %self.record.id, "a request failed: {error}");
+        } else {
+            tracing::debug!(connection.id = %self.record.id, "refused a request ({kind:?}): {error}");
         }
-        let code = platform::wire::codes(error.kind()).frame.to_owned();
-        self.answer(gateway, request_id, Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details }));
+        let code = platform::wire::codes(kind).frame.to_owned();
+        self.answer(
+            gateway,
+            request_id,
+            Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details }),
+        );
     }
 
     /// Sends a push.
@@ -283,8 +289,13 @@ async fn register_all(gateway: &Gateway) {
     if links.is_empty() {
         return;
     }
-    tracing::warn!(connections = links.len(), "the registry had forgotten this gateway: registering its connections again");
-    stream::iter(links).for_each_concurrent(REGISTER_AT_ONCE, |link| async move { register_again(gateway, &link).await }).await;
+    tracing::warn!(
+        connections = links.len(),
+        "the registry had forgotten this gateway: registering its connections again"
+    );
+    stream::iter(links)
+        .for_each_concurrent(REGISTER_AT_ONCE, |link| async move { register_again(gateway, &link).await })
+        .await;
 }
 
 /// Registers a connection whose registration had lapsed; its client is to sync.

@@ -343,7 +343,7 @@ async fn heartbeat(
     open: Vec<Cursor>,
     renewal: Renewal,
 ) -> Done {
-    let (_, heads) = tokio::join!(
+    let ((), heads) = tokio::join!(
         async {
             if matches!(renewal, Renewal::Due) {
                 renew(&gateway, &link).await;

@@ -142,7 +142,10 @@ impl Outbound {
         let fill = lanes.fill(limits);
         if fill > 800 && !lanes.is_loud {
             lanes.is_loud = true;
-            tracing::info!(outbound.messages = lanes.pushes.len(), "a client reads slowly: its queue is filled by 80 %");
+            tracing::info!(
+                outbound.messages = lanes.pushes.len(),
+                "a client reads slowly: its queue is filled by 80 %"
+            );
         }
         let taken = if fill > 950 && lanes.warned_at.is_none() {
             lanes.warned_at = Some(now);
@@ -203,7 +206,7 @@ impl Outbound {
     }
 
     /// Since when the client has known that it is too slow.
-    fn warned_at(&self) -> Option<Instant> {
+    pub fn warned_at(&self) -> Option<Instant> {
         self.lanes().warned_at
     }
 

@@ -263,11 +263,31 @@ mod tests {
     fn valid_frames_become_requests() {
         let content = "x".repeat(4096);
         for (text, expected) in [
-            (format!(r#"{{"type":"send_message","request_id":"r","payload":{{"client_message_id":"{UUID}","chat_id":"{CHAT}","content":"{content}"}}}}"#), "Send"),
+            (
+                format!(
+                    r#"{{"type":"send_message","request_id":"r","payload":{{"client_message_id":"{UUID}","chat_id":"{CHAT}","content":"{content}"}}}}"#
+                ),
+                "Send",
+            ),
             (format!(r#"{{"type":"ack","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1}}}}"#), "Ack"),
-            (format!(r#"{{"type":"ack","request_id":"will-be-ignored, whatever","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"last_read_sequence":1}}}}"#), "Ack"),
-            (format!(r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0}}}}"#), "limit: 100"),
-            (format!(r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0,"limit":9000}}}}"#), "limit: 500"),
+            (
+                format!(
+                    r#"{{"type":"ack","request_id":"will-be-ignored, whatever","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"last_read_sequence":1}}}}"#
+                ),
+                "Ack",
+            ),
+            (
+                format!(
+                    r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0}}}}"#
+                ),
+                "limit: 100",
+            ),
+            (
+                format!(
+                    r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0,"limit":9000}}}}"#
+                ),
+                "limit: 500",
+            ),
             (r#"{"type":"heartbeat","payload":{}}"#.to_owned(), "Heartbeat"),
             (r#"{"type":"heartbeat","request_id":"hb-001","payload":{}}"#.to_owned(), "hb-001"),
             (r#"{"type":"wave","payload":{}}"#.to_owned(), "Unknown"),
@@ -280,7 +300,9 @@ mod tests {
     #[test]
     fn invalid_frames_say_what_is_wrong_and_repeat_the_request_id() {
         let send = |id: &str, chat: &str, content: &str| {
-            format!(r#"{{"type":"send_message","request_id":"r","payload":{{"client_message_id":"{id}","chat_id":"{chat}","content":"{content}"}}}}"#)
+            format!(
+                r#"{{"type":"send_message","request_id":"r","payload":{{"client_message_id":"{id}","chat_id":"{chat}","content":"{content}"}}}}"#
+            )
         };
         let long = "x".repeat(4097);
         let id_37 = "x".repeat(37);
@@ -293,10 +315,34 @@ mod tests {
             (send(UUID, CHAT, "a\\u0000b"), "r", ErrorKind::InvalidContent),
             (send(UUID, CHAT, "hi").replace(r#""request_id":"r","#, ""), "", ErrorKind::InvalidArgument),
             (send(UUID, CHAT, "hi").replace(r#""r""#, &format!("{id_37:?}")), "", ErrorKind::InvalidArgument),
-            (format!(r#"{{"type":"ack","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0}}}}"#), "", ErrorKind::InvalidArgument),
-            (format!(r#"{{"type":"ack","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"last_read_sequence":2}}}}"#), "", ErrorKind::InvalidArgument),
-            (format!(r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":9007199254740992}}}}"#), "r", ErrorKind::InvalidArgument),
-            (format!(r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"limit":0}}}}"#), "r", ErrorKind::InvalidArgument),
+            (
+                format!(
+                    r#"{{"type":"ack","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":0}}}}"#
+                ),
+                "",
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                format!(
+                    r#"{{"type":"ack","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"last_read_sequence":2}}}}"#
+                ),
+                "",
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                format!(
+                    r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":9007199254740992}}}}"#
+                ),
+                "r",
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                format!(
+                    r#"{{"type":"sync_request","request_id":"r","payload":{{"chat_id":"{CHAT}","last_acked_sequence":1,"limit":0}}}}"#
+                ),
+                "r",
+                ErrorKind::InvalidArgument,
+            ),
         ];
         for (text, request_id, kind) in cases {
             let refused = read_json(&text).expect_err(&text);

@@ -5,22 +5,19 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use domain::Error;
 use futures_util::{
-    SinkExt as _, StreamExt as _,
+    FutureExt as _, SinkExt as _, StreamExt as _,
+    future::Fuse,
     stream::{SplitSink, SplitStream},
 };
 use platform::tokens::Holder;
 use proto::messaging::v1::ServerFrame;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_tungstenite::tungstenite::{Error as SocketError, error::CapacityError};
-
-use crate::{
-    Gateway,
-    closing::Reason,
-    connections::Link,
-    inbound::Inbound,
-    metrics::count,
-    receive,
+use tokio_tungstenite::tungstenite::{
+    Error as SocketError,
+    error::{CapacityError, ProtocolError},
 };
+
+use crate::{Gateway, closing::Reason, connections::Link, inbound::Inbound, metrics::count, receive};
 
 /// How long a client that sent something unreadable has to read why, before what it still sends resets the connection.
 const LINGER: Duration = Duration::from_millis(500);
@@ -125,7 +122,7 @@ async fn say_goodbye(gateway: &Gateway, link: &Link, reason: Reason, sink: &mut 
 async fn read(session: &Session, mut stream: SplitStream<WebSocket>, clocks: &mut Clocks) {
     let Session { gateway, link, holder } = session;
     let mut inbound = Inbound::new(gateway.clone(), link.clone());
-    let mut revocation = std::pin::pin!(futures_util::future::Fuse::terminated());
+    let mut revocation = std::pin::pin!(Fuse::terminated());
     let stop = gateway.process.stop_token();
     loop {
         let wake = clocks.next(gateway, &inbound);
@@ -145,7 +142,6 @@ async fn read(session: &Session, mut stream: SplitStream<WebSocket>, clocks: &mu
             known = &mut revocation => clocks.revocation_known(session, known),
             () = sleep_until(wake), if link.closing().is_none() => {
                 if clocks.is_check_due() {
-                    use futures_util::FutureExt as _;
                     clocks.check_at = Instant::now() + gateway.limits.revocation_check;
                     revocation.set(gateway.revocations.is_revoked(&holder.token_id, holder.session).fuse());
                 }
@@ -168,13 +164,8 @@ fn broken(error: axum::Error) -> Reason {
     match error.into_inner().downcast::<SocketError>().map(|error| *error) {
         Ok(SocketError::Capacity(CapacityError::MessageTooLong { .. })) => Reason::FrameTooLarge,
         Ok(SocketError::Utf8(_)) => Reason::NotUtf8,
-        Ok(SocketError::Protocol(error)) => {
-            use tokio_tungstenite::tungstenite::error::ProtocolError;
-            match error {
-                ProtocolError::ResetWithoutClosingHandshake => Reason::Gone,
-                _ => Reason::ProtocolError,
-            }
-        }
+        Ok(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Reason::Gone,
+        Ok(SocketError::Protocol(_)) => Reason::ProtocolError,
         Ok(_) | Err(_) => Reason::Gone,
     }
 }
