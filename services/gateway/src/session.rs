@@ -175,9 +175,9 @@ struct Clocks {
     expires_at: Instant,
     too_old_at: Instant,
     check_at: Instant,
-    /// When somebody last said that the session is not revoked.
-    known_at: Instant,
-    /// How long that is enough.
+    /// Since when nobody could say whether the session was revoked.
+    unknown_since: Option<Instant>,
+    /// How long that is bearable.
     grace: Duration,
     /// When a stopping gateway waits no longer for answers.
     stop_by: Option<Instant>,
@@ -192,7 +192,7 @@ impl Clocks {
             expires_at: now + left,
             too_old_at: now + limits.connection_age - gateway.part_of(limits.connection_age / 10),
             check_at: now + limits.revocation_check,
-            known_at: now,
+            unknown_since: None,
             grace: limits.revocation_grace + gateway.part_of(limits.revocation_grace / SPREAD),
             stop_by: None,
         }
@@ -203,9 +203,9 @@ impl Clocks {
     }
 
     fn next(&self, gateway: &Gateway, inbound: &Inbound) -> Instant {
-        let all = [self.expires_at, self.too_old_at, self.check_at, self.known_at + self.grace];
-        let soonest = all.into_iter().fold(Self::idle_at(gateway, inbound), Instant::min);
-        self.stop_by.map_or(soonest, |stop_by| soonest.min(stop_by))
+        let always = [self.expires_at, self.too_old_at, self.check_at].into_iter();
+        let sometimes = self.stop_by.into_iter().chain(self.unknown_since.map(|since| since + self.grace));
+        always.chain(sometimes).fold(Self::idle_at(gateway, inbound), Instant::min)
     }
 
     fn is_check_due(&self) -> bool {
@@ -222,7 +222,7 @@ impl Clocks {
             Some(Reason::IdleTimeout)
         } else if self.too_old_at <= now {
             Some(Reason::MaximumAge)
-        } else if self.known_at + self.grace <= now {
+        } else if self.unknown_since.is_some_and(|since| since + self.grace <= now) {
             Some(Reason::RevocationUnknown)
         } else {
             None
@@ -231,9 +231,10 @@ impl Clocks {
 
     fn revocation_known(&mut self, session: &Session, known: Result<bool, Error>) {
         match known {
-            Ok(false) => self.known_at = Instant::now(),
+            Ok(false) => self.unknown_since = None,
             Ok(true) => session.link.close(Reason::SessionRevoked),
             Err(error) => {
+                self.unknown_since.get_or_insert_with(Instant::now);
                 tracing::debug!(connection.id = %session.link.record.id, "revocations can't be looked up: {error}");
             }
         }

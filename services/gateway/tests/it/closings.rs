@@ -117,10 +117,8 @@ async fn a_stopping_gateway_answers_what_it_took_and_says_goodbye() {
     world.ingest.is_gated.store(true, Ordering::SeqCst);
     busy.send("r", chat(), "hi").await;
     eventually("under way", || world.ingest.under_way.load(Ordering::SeqCst) == 1).await;
-    let stopping = tokio::spawn({
-        let process = world.process.clone();
-        async move { process.shut_down().await }
-    });
+    let process = world.process.clone();
+    let stopping = world.ingest_process.spawn_child(async move { process.shut_down().await });
     let closing = idle.next().await;
     let Some(Payload::ConnectionClosing(closing)) = closing.payload else { panic!("{closing:?}") };
     assert_eq!((&*closing.reason, closing.reconnect_allowed), ("server_shutdown", true));

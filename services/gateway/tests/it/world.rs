@@ -64,7 +64,8 @@ pub(crate) struct World {
     pub(crate) revocations: Arc<MemoryRevocations>,
     pub(crate) token: InternalToken,
     key: EncodingKey,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) at_ingest: SocketAddr,
 }
 
 impl Drop for World {
@@ -84,6 +85,16 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::with_more(limits, &[]).await
+    }
+
+    /// With a second ingest, which is not there.
+    pub(crate) async fn with_two_ingests(limits: Limits) -> Self {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
+        Self::with_more(limits, &[closed.to_string()]).await
+    }
+
+    async fn with_more(limits: Limits, more: &[String]) -> Self {
         let folder = std::env::temp_dir().join(format!("gateway-{}", SystemIds.ulid()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).expect("a key");
@@ -101,14 +112,17 @@ impl World {
         let revocations = Arc::new(MemoryRevocations::default());
         let ports = Ports { registry: registry.clone(), revocations: revocations.clone() };
         let redis = adapters::redis::Config { redis_url: Secret::new("redis://unused"), redis_prefix: String::new() };
-        let settings = Settings { limits, ..Settings::on_loopback(redis, folder.clone(), vec![at_ingest.to_string()]) };
+        let settings = Settings {
+            limits,
+            ..Settings::on_loopback(redis, folder.clone(), [&[at_ingest.to_string()], more].concat())
+        };
         let process = Process::new();
         let running = wire_up::start_on(ports, settings, &process).await.expect("started");
         let (listener, address) = process.bind("--listen", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bound");
         process.serve_http("clients", listener, running.http.clone());
         eventually("ready", || process.not_ready().is_empty()).await;
         let key = EncodingKey::from_ed_der(pkcs8.as_ref());
-        Self { process, running, address, ingest, ingest_process, registry, revocations, token, key, folder }
+        Self { process, running, address, ingest, ingest_process, registry, revocations, token, key, folder, at_ingest }
     }
 
     pub(crate) fn claims(user: UserId, lifetime: i64) -> Claims {
@@ -177,6 +191,12 @@ impl World {
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// The same with the clients' address of another gateway.
+    pub(crate) fn at(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
     }
 
     /// Opens a delivery stream, as fanout does.
@@ -395,8 +415,8 @@ impl Ingest for IngestDoor {
             ..SyncItem::default()
         });
         let messages: Vec<_> = page.collect();
-        let last = messages.last().map_or(request.after_sequence, |item| item.sequence);
-        let has_more = last < list.len() as u64;
+        let end = messages.last().map_or(request.after_sequence, |item| item.sequence);
+        let has_more = end < list.len() as u64;
         Ok(Response::new(SyncMessagesResponse { messages, has_more }))
     }
 
