@@ -1,6 +1,7 @@
 //! The cache: settings, connection, and a port a file.
 
 pub mod connection_registry;
+pub mod membership_cache;
 pub mod revocations;
 
 use std::time::Duration;
