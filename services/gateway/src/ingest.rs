@@ -248,7 +248,8 @@ impl Pod {
 
 /// Whether the status comes from the transport and not from ingest, which always gives details.
 fn is_dead(status: &Status) -> bool {
-    status.details().is_empty() && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+    let is_broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    status.details().is_empty() && is_broken
 }
 
 fn read(status: &Status) -> Error {
