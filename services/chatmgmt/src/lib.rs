@@ -1,1 +1,11 @@
-//! chatmgmt
+//! chatmgmt: login, users, chats and history, over gRPC and as REST from the same definition.
+
+pub mod caller;
+pub mod config;
+pub mod metrics;
+pub mod rest;
+pub mod secrets;
+pub mod wire_up;
+
+pub use config::{Config, Settings};
+pub use wire_up::{Running, start};
