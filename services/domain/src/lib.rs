@@ -9,6 +9,7 @@ pub mod membership;
 pub mod message;
 pub mod ports;
 pub mod route;
+pub mod session;
 pub mod user;
 
 pub use clock::{Clock, Ids, Millis};
