@@ -3,11 +3,13 @@
 pub mod chat;
 pub mod clock;
 pub mod error;
+pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod ports;
+pub mod publisher;
 pub mod route;
 pub mod session;
 pub mod user;
