@@ -2,13 +2,23 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adapters::{dynamodb, redis};
+use adapters::{dynamodb, redis, sms::LogSms};
 use axum::Router;
 use domain::limits;
 use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
+use proto::messaging::v1::{auth_server::AuthServer, users_server::UsersServer};
 use tonic::service::{InterceptorLayer, Routes};
 
-use crate::{caller::Callers, config::Settings, metrics::Metrics, rest, secrets::Secrets};
+use crate::{
+    auth::{self, Auth, Deliveries},
+    caller::Callers,
+    config::{Settings, SmsProvider},
+    metrics::Metrics,
+    rate_limits::RateLimits,
+    rest,
+    secrets::Secrets,
+    users::Users,
+};
 
 /// How often the public keys are looked at for a change.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
@@ -55,8 +65,28 @@ fn services(
 ) -> anyhow::Result<Routes> {
     let revocations = Arc::new(redis::revocations::Revocations::new(cache.clone()));
     let callers = Callers::new(verifier, revocations.clone(), process.clock());
-    let _ = (settings, store, secrets, metrics, callers);
-    Ok(Routes::default())
+    let counters = Arc::new(redis::auth_limits::AuthLimits::new(cache.clone()));
+    let rate_limits = RateLimits::new(counters.clone(), metrics.clone());
+    let users = Arc::new(dynamodb::users::Users::new(store.clone()));
+    let sms = match settings.sms_provider {
+        SmsProvider::Log => Arc::new(LogSms),
+    };
+    let needs = auth::Needs {
+        callers: callers.clone(),
+        otp_requests: Arc::new(dynamodb::otp_requests::OtpRequests::new(store.clone())),
+        users: users.clone(),
+        sessions: Arc::new(dynamodb::sessions::Sessions::new(store.clone(), process.ids())),
+        revocations,
+        bars: counters,
+        rate_limits: rate_limits.clone(),
+        deliveries: Deliveries::new(sms, &settings.limits, process, metrics.clone()),
+        metrics: metrics.clone(),
+        clock: process.clock(),
+        ids: process.ids(),
+    };
+    let auth = Auth::new(needs, secrets, settings.limits.clone())?;
+    let users = Users::new(callers, users, rate_limits, settings.limits.clone(), process.clock());
+    Ok(Routes::new(AuthServer::new(auth)).add_service(UsersServer::new(users)))
 }
 
 fn only_internal(services: Routes, token: &Secret) -> anyhow::Result<Routes> {
