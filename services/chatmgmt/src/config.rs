@@ -7,6 +7,7 @@ use clap::{Args, Parser, ValueEnum};
 /// Settings of the chatmgmt process.
 #[derive(Debug, Parser)]
 #[command(name = "chatmgmt", about = "Login, users, chats and history")]
+#[group(skip)]
 pub struct Config {
     /// What every process has.
     #[command(flatten)]
