@@ -11,8 +11,11 @@ pub mod layout;
 pub mod membership_directory;
 pub mod message_history;
 pub mod message_log;
+pub mod otp_requests;
 pub mod outbox;
+pub mod sessions;
 mod transact;
+pub mod users;
 
 use aws_sdk_dynamodb::{
     Client,

@@ -1,0 +1,7 @@
+//! chatmgmt over HTTP, on the real adapters and embedded systems.
+
+mod login;
+mod refresh;
+mod rest;
+mod users;
+mod world;
