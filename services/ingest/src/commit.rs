@@ -409,7 +409,7 @@ impl Committer {
                 Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid
                     if outsiders.contains(&pending.draft.sender) =>
                 {
-                    self.refuse_outsider(&pending, callers).await
+                    self.refuse_outsider(&pending, callers).await;
                 }
                 Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid => left.push(pending),
             }

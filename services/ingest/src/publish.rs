@@ -297,7 +297,7 @@ impl Publish {
                         self.wait(chat, &mut unconfirmed, &wake, &mut failures, self.limits.retry_base).await;
                     }
                     Err(failure @ (PublishFailure::Refused | PublishFailure::Fatal)) => {
-                        self.start_over(chat, &mut unconfirmed, failure, &mut failures).await
+                        self.start_over(chat, &mut unconfirmed, failure, &mut failures).await;
                     }
                 },
                 Step::Read(after) => self.read(chat, after, &mut failures).await,
