@@ -40,6 +40,8 @@ impl Entry {
 /// Records of one partition, and what it has passed on before them.
 pub(crate) struct Work {
     pub(crate) partition: Partition,
+    /// Which assignment of the partition it belongs to.
+    pub(crate) assignment: u64,
     pub(crate) entries: VecDeque<Entry>,
     pub(crate) passed_on: PassedOn,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Work {
 /// How far one partition came.
 pub(crate) struct Outcome {
     pub(crate) partition: Partition,
+    /// Which assignment of the partition it belongs to.
+    pub(crate) assignment: u64,
     pub(crate) passed_on: PassedOn,
     /// Where a next owner begins; `None` when nothing was finished.
     pub(crate) next_offset: Option<i64>,
@@ -93,6 +97,7 @@ impl Attempts {
         let next_offset = self.or_give_up(&mut work.entries, kind).await;
         Outcome {
             partition: work.partition,
+            assignment: work.assignment,
             passed_on: work.passed_on,
             next_offset,
             rest: work.entries,
@@ -127,7 +132,14 @@ impl Attempts {
         }
         // Attempted means answered, or late: an offset moves only after that.
         self.route.settle(on_the_way).await;
-        Outcome { partition: work.partition, passed_on: work.passed_on, next_offset, rest: work.entries, trouble }
+        Outcome {
+            partition: work.partition,
+            assignment: work.assignment,
+            passed_on: work.passed_on,
+            next_offset,
+            rest: work.entries,
+            trouble,
+        }
     }
 
     /// Counts a failure that is no absence against the first record; at the last one it becomes a dead letter (D4.7).

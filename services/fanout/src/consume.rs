@@ -34,14 +34,18 @@ use crate::{
 /// Outcomes that wait to be looked at.
 const OUTCOMES: usize = 256;
 
+/// Offsets, and what became of their commit.
+type Committed = (Vec<(Partition, i64)>, Result<(), Error>);
+
 /// Takes records from the log, and sees that each is attempted.
 pub struct Consume {
     source: Arc<dyn EventSource>,
     attempts: Attempts,
     lanes: BTreeMap<Partition, Lane>,
+    assignments: u64,
     running: FuturesUnordered<JoinHandle<()>>,
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
-    commit: Option<BoxFuture<'static, (Vec<(Partition, i64)>, Result<(), Error>)>>,
+    commit: Option<BoxFuture<'static, Committed>>,
     /// Not before then, after a commit that failed.
     commit_at: Option<Instant>,
     limits: Limits,
@@ -50,6 +54,8 @@ pub struct Consume {
 
 /// One partition that is ours.
 struct Lane {
+    /// Tells this assignment from an earlier one, whose attempt may still run.
+    assignment: u64,
     waiting: VecDeque<Entry>,
     /// Away while an attempt runs.
     passed_on: Option<PassedOn>,
@@ -61,8 +67,9 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(limits: &Limits) -> Self {
+    fn new(assignment: u64, limits: &Limits) -> Self {
         Self {
+            assignment,
             waiting: VecDeque::new(),
             passed_on: Some(PassedOn::new(limits.remembered_chats, limits.remembered_events)),
             finished: None,
@@ -90,6 +97,7 @@ impl Consume {
             source,
             attempts: Attempts { route, dead_letters, clock: process.clock(), limits: limits.clone() },
             lanes: BTreeMap::new(),
+            assignments: 0,
             running: FuturesUnordered::new(),
             outcomes: mpsc::channel(OUTCOMES),
             commit: None,
@@ -133,7 +141,8 @@ impl Consume {
 
     fn begin(&mut self, partitions: Vec<Partition>) {
         for partition in partitions {
-            self.lanes.insert(partition, Lane::new(&self.limits));
+            self.assignments += 1;
+            self.lanes.insert(partition, Lane::new(self.assignments, &self.limits));
         }
         self.measure();
     }
@@ -158,7 +167,7 @@ impl Consume {
             if let Some(passed_on) = lane.passed_on.take() {
                 let count = lane.waiting.len().min(self.limits.attempt_records as usize);
                 let entries = lane.waiting.drain(..count).collect();
-                all.push(Work { partition: *partition, entries, passed_on });
+                all.push(Work { partition: *partition, assignment: lane.assignment, entries, passed_on });
             }
         }
         if !all.is_empty() {
@@ -169,7 +178,8 @@ impl Consume {
 
     async fn take_in(&mut self, outcome: Outcome) {
         let backoff = Backoff { base: std::time::Duration::from_millis(100), cap: self.limits.retry_cap };
-        if let Some(lane) = self.lanes.get_mut(&outcome.partition) {
+        let lane = self.lanes.get_mut(&outcome.partition);
+        if let Some(lane) = lane.filter(|lane| lane.assignment == outcome.assignment) {
             lane.passed_on = Some(outcome.passed_on);
             lane.finished = outcome.next_offset.or(lane.finished);
             for entry in outcome.rest.into_iter().rev() {
@@ -245,7 +255,7 @@ impl Consume {
         self.commit = Some(commit.boxed());
     }
 
-    fn note_commit(&mut self, (offsets, result): (Vec<(Partition, i64)>, Result<(), Error>)) {
+    fn note_commit(&mut self, (offsets, result): Committed) {
         self.commit = None;
         let Err(error) = result else { return };
         tracing::warn!("the offsets of {} partitions are not committed yet: {error}", offsets.len());
@@ -277,9 +287,10 @@ impl Consume {
             }
         }
         if let Some(commit) = self.commit.take() {
-            match timeout(self.limits.finish_timeout, commit).await {
-                Ok(committed) => self.note_commit(committed),
-                Err(_) => tracing::warn!("a commit of offsets did not end in time"),
+            if let Ok(committed) = timeout(self.limits.finish_timeout, commit).await {
+                self.note_commit(committed);
+            } else {
+                tracing::warn!("a commit of offsets did not end in time");
             }
         }
         self.commit_at = None;
@@ -304,9 +315,7 @@ impl Consume {
     }
 }
 
-async fn committed(
-    commit: &mut Option<BoxFuture<'static, (Vec<(Partition, i64)>, Result<(), Error>)>>,
-) -> (Vec<(Partition, i64)>, Result<(), Error>) {
+async fn committed(commit: &mut Option<BoxFuture<'static, Committed>>) -> Committed {
     match commit {
         Some(commit) => commit.await,
         None => std::future::pending().await,

@@ -16,7 +16,7 @@ use domain::{
     ports::{ConnectionRegistry, MessageHistory},
     route::GatewayId,
 };
-use proto::messaging::v1::{DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
+use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
 
 use crate::{
     config::Limits,
@@ -157,11 +157,11 @@ impl Route {
             push: Some(push),
             ..DeliveryFrame::default()
         };
-        let routed = users.iter().flat_map(|user| {
+        let each = users.iter().flat_map(|user| {
             let gateways = routes.gateways.get(user).map(Vec::as_slice).unwrap_or_default();
             gateways.iter().map(|gateway| (gateway, user.to_string()))
         });
-        let sent = self.send(&frame, by_gateway(routed));
+        let sent = self.send(&frame, by_gateway(each));
         OnTheWay { frame, sent }
     }
 
@@ -246,7 +246,7 @@ impl Route {
 
     async fn heard(&self, sent: &mut Sent) -> Option<Outcome> {
         let answer = self.gateways.answer(sent).await;
-        let outcome = answer.as_ref().map(|answer| answer.outcome());
+        let outcome = answer.as_ref().map(DeliveryAnswer::outcome);
         let result = match outcome {
             Some(Outcome::Delivered) => Delivered::Taken,
             Some(Outcome::Unknown) => {

@@ -50,7 +50,7 @@ async fn publish(publisher: &Publisher, records: impl IntoIterator<Item = (&str,
 async fn assigned(source: &Source) -> Vec<Partition> {
     match in_time(source.next()).await.expect("an occurrence") {
         Occurrence::Assigned(partitions) => partitions,
-        other => panic!("not an assignment: {other:?}"),
+        other @ (Occurrence::Records(_) | Occurrence::Revoked(_)) => panic!("not an assignment: {other:?}"),
     }
 }
 
@@ -59,7 +59,7 @@ async fn records(source: &Source, count: usize) -> Vec<Record> {
     while all.len() < count {
         match in_time(source.next()).await.expect("an occurrence") {
             Occurrence::Records(records) => all.extend(records),
-            other => panic!("no records: {other:?}"),
+            other @ (Occurrence::Assigned(_) | Occurrence::Revoked(_)) => panic!("no records: {other:?}"),
         }
     }
     all
@@ -130,7 +130,7 @@ async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_w
     }
 
     let second = join(&config, Topic::MessagesPersisted, &process);
-    let handed_over = tokio::spawn(async move {
+    let handed_over = process.spawn_child(async move {
         loop {
             match in_time(first.next()).await.expect("an occurrence") {
                 Occurrence::Revoked(gone) => {
@@ -149,7 +149,7 @@ async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_w
     });
     let mut theirs = Vec::new();
     let (first, mine, gone) = in_time(handed_over).await.expect("handed over");
-    let still = tokio::spawn(async move {
+    let still = process.spawn_child(async move {
         // The second round of the handover assigns nothing more.
         while matches!(first.next().await, Ok(Occurrence::Assigned(none)) if none.is_empty()) {}
         first
