@@ -247,6 +247,14 @@ impl Client {
         self.shared.keep.chats()
     }
 
+    /// How many messages have no answer yet.
+    ///
+    /// # Errors
+    /// When the local store fails.
+    pub fn unsent(&self) -> anyhow::Result<usize> {
+        Ok(self.shared.keep.unsent()?.len())
+    }
+
     /// Sends a message and waits for its ack, over as many connections as it takes.
     ///
     /// # Errors

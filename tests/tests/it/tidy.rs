@@ -241,7 +241,7 @@ fn stem(file: &Path) -> String {
 }
 
 fn read(file: &Path) -> String {
-    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    fs::read_to_string(file).expect("a readable text file")
 }
 
 fn root() -> PathBuf {
