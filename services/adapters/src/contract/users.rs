@@ -21,7 +21,7 @@ async fn registered(world: &World, number: u32) -> User {
     let user = User {
         id: UserId::new(&SystemIds),
         phone: Phone::new(&format!("+1202555{number:04}")).expect("valid"),
-        display_name: (number % 2 == 0).then(|| DisplayName::new("Even").expect("valid")),
+        display_name: number.is_multiple_of(2).then(|| DisplayName::new("Even").expect("valid")),
         created_at: Millis(1_700_000_000_123),
         updated_at: Millis(1_700_000_000_456),
     };
