@@ -45,7 +45,7 @@ impl Clock for TestClock {
 
 pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
-    pub(crate) cache: Option<embedded::Cache>,
+    cache: Option<embedded::Cache>,
     base: String,
     client: reqwest::Client,
     process: Process,
@@ -138,6 +138,16 @@ impl World {
             limits.refresh_per_minute = 1000;
         })
         .await
+    }
+
+    /// Ends the cache, and waits until it has ended.
+    pub(crate) async fn take_the_cache_away(&mut self) {
+        let address = self.cache.take().expect("it was there").address;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            assert!(Instant::now() < deadline, "the cache does not end");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
