@@ -2,6 +2,15 @@
 
 mod chat_list;
 mod chats;
+pub(crate) mod delivery_state;
 mod event_publisher;
+pub(crate) mod heads;
+pub(crate) mod incarnations;
+pub(crate) mod membership_directory;
+pub(crate) mod message_history;
+pub(crate) mod message_log;
 mod outbox;
 mod store;
+mod world;
+
+pub(crate) use world::World;

@@ -1,9 +1,15 @@
 //! The store: settings, client, and a port a file.
 
+pub(crate) mod attributes;
 pub mod chat_list;
 pub mod chats;
-mod item;
+pub mod delivery_state;
+pub mod heads;
+pub mod incarnations;
 pub mod layout;
+pub mod membership_directory;
+pub mod message_history;
+pub mod message_log;
 pub mod outbox;
 mod transact;
 

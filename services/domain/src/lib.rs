@@ -9,6 +9,7 @@ pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod ports;
+pub mod publisher;
 pub mod route;
 pub mod user;
 

@@ -41,7 +41,7 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
         .key("chat_id", text(chat.id.to_string()))
         .update_expression(
             "SET sequence_counter = :head, last_message_id = :id, last_sender_id = :sender, \
-             last_created_at = :at, last_preview = :preview",
+             last_message_at = :at, last_message_preview = :preview",
         )
         .expression_attribute_values(":head", number("12".to_owned()))
         .expression_attribute_values(":id", text(last.id.to_string()))

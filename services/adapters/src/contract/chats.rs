@@ -110,9 +110,7 @@ async fn two_users_have_one_direct_chat_whoever_asks_first() {
     let asks = (0..16).map(|ask| {
         let chats = world.chats.clone();
         let (by, other) = if ask % 2 == 0 { (ada, ben) } else { (ben, ada) };
-        world
-            .process
-            .spawn_child(async move { chats.create_direct(ChatId::new(&SystemIds), other, &cause(by)).await })
+        world.process.spawn_child(async move { chats.create_direct(ChatId::new(&SystemIds), other, &cause(by)).await })
     });
     let asks: Vec<_> = asks.collect();
     let mut created: Vec<Chat> = Vec::new();
@@ -177,7 +175,9 @@ async fn adding_somebody_twice_at_once_adds_them_once() {
     let adds: Vec<_> = (0..8)
         .map(|_| {
             let chats = world.chats.clone();
-            world.process.spawn_child(async move { chats.add_member(group, who, Role::Member, 100, &cause(owner)).await })
+            world
+                .process
+                .spawn_child(async move { chats.add_member(group, who, Role::Member, 100, &cause(owner)).await })
         })
         .collect();
     let mut kinds = Vec::new();
@@ -240,7 +240,9 @@ async fn changes_of_a_chat_are_in_the_outbox_in_their_order() {
         .iter()
         .map(|&user| {
             let chats = world.chats.clone();
-            world.process.spawn_child(async move { chats.add_member(group, user, Role::Member, 100, &cause(owner)).await })
+            world
+                .process
+                .spawn_child(async move { chats.add_member(group, user, Role::Member, 100, &cause(owner)).await })
         })
         .collect();
     for add in adds {

@@ -26,8 +26,7 @@ async fn a_group_of_one_hundred_is_whole_after_one_step() {
 
     assert!(world.outbox.complete(group).await.expect("completed"));
     let members: HashSet<_> = world.members(group).await.into_iter().collect();
-    let expected: HashSet<_> =
-        invited.iter().map(|&user| (user, Role::Member)).chain([(owner, Role::Owner)]).collect();
+    let expected: HashSet<_> = invited.iter().map(|&user| (user, Role::Member)).chain([(owner, Role::Owner)]).collect();
     assert_eq!(members, expected);
     let entries = world.entries(group).await;
     assert!(entries[0].pending.is_empty(), "{entries:?}");

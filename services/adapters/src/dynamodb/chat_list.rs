@@ -18,10 +18,9 @@ use platform::retry::Backoff;
 
 use super::{
     Store,
+    attributes::{Item, failed, malformed, optional, read_number, read_text, read_time, text},
     chats::to_chat,
-    item::{Item, corrupt, read, read_millis, read_optional, text},
     layout::Table,
-    transact::failed,
 };
 
 /// Chats of one batch read: three keys each, at most 100 in all.
@@ -69,9 +68,8 @@ impl ports::ChatList for ChatList {
 impl ChatList {
     async fn batch(&self, member: UserId, chats: Vec<ChatId>, how: Read) -> Result<Vec<ListedChat>, Error> {
         let chat_key = |chat: &ChatId| Item::from([("chat_id".to_owned(), text(chat))]);
-        let state_key = |chat: &ChatId| {
-            Item::from([("user_id".to_owned(), text(member)), ("chat_id".to_owned(), text(chat))])
-        };
+        let state_key =
+            |chat: &ChatId| Item::from([("user_id".to_owned(), text(member)), ("chat_id".to_owned(), text(chat))]);
         let tables = [
             (Table::Chats, chats.iter().map(chat_key).collect()),
             (Table::ChatCounters, chats.iter().map(chat_key).collect()),
@@ -91,16 +89,16 @@ impl ChatList {
             let chat = to_chat(item)?;
             let state = states.get(&chat.id);
             let (head, last) = match (counters.get(&chat.id), how) {
-                (Some(counter), _) => (Sequence(read(counter, "sequence_counter")?), last_message(counter)?),
+                (Some(counter), _) => (Sequence(read_number(counter, "sequence_counter")?), last_message(counter)?),
                 // A new chat whose counter this replica has not seen yet.
                 (None, Read::Eventual) => (Sequence(0), None),
-                (None, Read::Strong) => return Err(corrupt("sequence_counter")),
+                (None, Read::Strong) => return Err(malformed("sequence_counter")),
             };
             Ok(ListedChat {
                 other: other_of(item, member)?,
                 head,
                 last,
-                acked: state.map(|state| read(state, "last_acked_sequence")).transpose()?.map(Sequence),
+                acked: state.map(|state| read_number(state, "last_acked_sequence")).transpose()?.map(Sequence),
                 chat,
             })
         });
@@ -126,22 +124,22 @@ impl ChatList {
 }
 
 fn by_chat(items: Vec<Item>) -> Result<HashMap<ChatId, Item>, Error> {
-    items.into_iter().map(|item| Ok((read(&item, "chat_id")?, item))).collect()
+    items.into_iter().map(|item| Ok((read_text(&item, "chat_id")?, item))).collect()
 }
 
 fn other_of(chat: &Item, member: UserId) -> Result<Option<UserId>, Error> {
-    let Some(pair) = read_optional::<String>(chat, "pair_key")? else { return Ok(None) };
-    let (low, high) = pair.split_once('#').ok_or_else(|| corrupt("pair_key"))?;
+    let Some(pair) = optional(chat, "pair_key", read_text::<String>)? else { return Ok(None) };
+    let (low, high) = pair.split_once('#').ok_or_else(|| malformed("pair_key"))?;
     let other = if low == member.to_string() { high } else { low };
-    other.parse().map(Some).map_err(|_| corrupt("pair_key"))
+    other.parse().map(Some).map_err(|_| malformed("pair_key"))
 }
 
 fn last_message(counter: &Item) -> Result<Option<LastMessage>, Error> {
-    let Some(id) = read_optional(counter, "last_message_id")? else { return Ok(None) };
+    let Some(id) = optional(counter, "last_message_id", read_text)? else { return Ok(None) };
     Ok(Some(LastMessage {
         id,
-        sender: read(counter, "last_sender_id")?,
-        created_at: read_millis(counter, "last_created_at")?,
-        preview: read(counter, "last_preview")?,
+        sender: read_text(counter, "last_sender_id")?,
+        created_at: read_time(counter, "last_message_at")?,
+        preview: read_text(counter, "last_message_preview")?,
     }))
 }

@@ -19,10 +19,10 @@ use platform::retry::Backoff;
 
 use super::{
     Store,
-    item::{Item, corrupt, number, read, read_millis, read_optional, text},
+    attributes::{Item, failed, malformed, number, optional, read_number, read_text, read_time, text},
     layout::Table,
     outbox::put_entry,
-    transact::{self, Outcome, failed, failed_at},
+    transact::{self, Outcome, failed_at},
 };
 
 /// How often a change begins again because another change of the chat came first.
@@ -67,7 +67,7 @@ impl ports::Chats for Chats {
         match transact::write(&self.store, self.ids.as_ref(), items).await? {
             Outcome::Committed => Ok(DirectChat::Created(chat)),
             Outcome::Refused(reasons) if failed_at(&reasons, 0) => {
-                let winner = self.direct(&pair).await?.ok_or_else(|| corrupt("pair_key"))?;
+                let winner = self.direct(&pair).await?.ok_or_else(|| malformed("pair_key"))?;
                 Ok(DirectChat::Existing(winner))
             }
             Outcome::Refused(_) => Err(Error::internal("the id of a new chat is in use")),
@@ -188,7 +188,7 @@ impl Chats {
         let request = self.store.client.get_item().table_name(self.store.table(Table::DirectChatIndex));
         let found = request.key("pair_key", text(pair)).consistent_read(true).send().await.map_err(failed)?;
         let Some(item) = found.item else { return Ok(None) };
-        let (chat, _) = self.read(read(&item, "chat_id")?).await?.ok_or_else(|| corrupt("chat_id"))?;
+        let (chat, _) = self.read(read_text(&item, "chat_id")?).await?.ok_or_else(|| malformed("chat_id"))?;
         Ok(Some(chat))
     }
 
@@ -196,7 +196,7 @@ impl Chats {
     async fn read(&self, id: ChatId) -> Result<Option<(Chat, u64)>, Error> {
         let request = self.store.client.get_item().table_name(self.store.table(Table::Chats));
         let found = request.key("chat_id", text(id)).consistent_read(true).send().await.map_err(failed)?;
-        found.item.map(|item| Ok((to_chat(&item)?, read(&item, "version")?))).transpose()
+        found.item.map(|item| Ok((to_chat(&item)?, read_number(&item, "version")?))).transpose()
     }
 
     async fn group(&self, id: ChatId) -> Result<(Chat, u64), Error> {
@@ -204,9 +204,7 @@ impl Chats {
         let (chat, version) = self.read(id).await?.ok_or_else(not_a_member)?;
         match chat.kind {
             ChatType::Group => Ok((chat, version)),
-            ChatType::Direct => {
-                Err(Error::new(ErrorKind::InvalidOperation, "the members of a direct chat are fixed"))
-            }
+            ChatType::Direct => Err(Error::new(ErrorKind::InvalidOperation, "the members of a direct chat are fixed")),
         }
     }
 
@@ -254,7 +252,9 @@ impl Chats {
             .table_name(self.store.table(Table::Chats))
             .key("chat_id", text(chat))
             .update_expression("SET updated_at = :at ADD member_count :by, version :one")
-            .condition_expression(format!("version = :version AND chat_type = :group AND #status = :active AND {bound}"))
+            .condition_expression(format!(
+                "version = :version AND chat_type = :group AND #status = :active AND {bound}"
+            ))
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":at", number(cause.at))
             .expression_attribute_values(":by", number(by))
@@ -311,12 +311,12 @@ pub(super) fn put_membership(store: &Store, membership: &Membership) -> Result<T
 /// Reads an item of the table `chats`.
 pub(super) fn to_chat(item: &Item) -> Result<Chat, Error> {
     Ok(Chat {
-        id: read(item, "chat_id")?,
-        kind: ChatType::from_stored(&read::<String>(item, "chat_type")?).ok_or_else(|| corrupt("chat_type"))?,
-        name: read_optional(item, "name")?.map(ChatName::from_store),
-        created_by: read(item, "created_by")?,
-        created_at: read_millis(item, "created_at")?,
-        updated_at: read_millis(item, "updated_at")?,
-        member_count: read(item, "member_count")?,
+        id: read_text(item, "chat_id")?,
+        kind: ChatType::from_stored(&read_text::<String>(item, "chat_type")?).ok_or_else(|| malformed("chat_type"))?,
+        name: optional(item, "name", read_text)?.map(ChatName::from_store),
+        created_by: read_text(item, "created_by")?,
+        created_at: read_time(item, "created_at")?,
+        updated_at: read_time(item, "updated_at")?,
+        member_count: read_number(item, "member_count")?,
     })
 }

@@ -40,13 +40,8 @@ pub trait Chats: Send + Sync {
 
     /// Makes a group with its owner, `cause.by`. The invited are not members yet: the outbox holds them,
     /// and whoever calls `Outbox::complete` adds them. The answer has the count with them.
-    async fn create_group(
-        &self,
-        id: ChatId,
-        name: &ChatName,
-        invited: &[UserId],
-        cause: &Cause,
-    ) -> Result<Chat, Error>;
+    async fn create_group(&self, id: ChatId, name: &ChatName, invited: &[UserId], cause: &Cause)
+    -> Result<Chat, Error>;
 
     /// A chat's description, by a strong read.
     async fn chat(&self, id: ChatId) -> Result<Option<Chat>, Error>;
