@@ -99,7 +99,8 @@ impl ports::Outbox for Outbox {
             .client
             .query()
             .table_name(self.store.table(Table::Outbox))
-            .key_condition_expression("shard = :shard AND event_key > :from")
+            .key_condition_expression("#shard = :shard AND event_key > :from")
+            .expression_attribute_names("#shard", "shard")
             .expression_attribute_values(":shard", text(shard.0))
             .expression_attribute_values(":from", text(from))
             .consistent_read(true)
