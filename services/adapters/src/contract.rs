@@ -10,6 +10,7 @@ pub(crate) mod membership_directory;
 pub(crate) mod message_history;
 pub(crate) mod message_log;
 mod outbox;
+mod revocations;
 mod store;
 mod world;
 

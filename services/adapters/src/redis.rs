@@ -1,5 +1,7 @@
 //! The cache: settings, connection, and a port a file.
 
+pub mod revocations;
+
 use std::time::Duration;
 
 use anyhow::Context as _;

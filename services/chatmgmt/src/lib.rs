@@ -1,1 +1,14 @@
-//! chatmgmt
+//! chatmgmt: login, users, chats and history, over gRPC and as REST from the same definition.
+
+pub mod caller;
+pub mod chats;
+pub mod config;
+pub mod history;
+pub mod metrics;
+pub mod outbox;
+pub mod rest;
+pub mod secrets;
+pub mod wire_up;
+
+pub use config::{Config, Settings};
+pub use wire_up::{Running, start};

@@ -11,6 +11,7 @@ pub mod message;
 pub mod ports;
 pub mod publisher;
 pub mod route;
+pub mod session;
 pub mod user;
 
 pub use clock::{Clock, Ids, Millis};

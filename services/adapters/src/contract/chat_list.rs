@@ -22,6 +22,8 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
     let answer = world.chats.create_direct(ChatId::new(&SystemIds), ben, &cause(ada)).await.expect("created");
     let DirectChat::Created(chat) = answer else { panic!("{answer:?}") };
 
+    assert_eq!(list.direct(ben, ada).await.expect("read").as_ref(), Some(&chat));
+    assert_eq!(list.direct(ben, user()).await.expect("read"), None);
     let empty = list.chat(ben, chat.id).await.expect("read").expect("there");
     assert_eq!((&empty.chat, empty.other, empty.head, &empty.last), (&chat, Some(ada), Sequence(0), &None));
     assert_eq!((empty.acked, empty.pending_ack_count(), empty.updated_at()), (None, 0, chat.updated_at));

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use domain::{
     Error, Ids,
+    chat::{Chat, pair_key},
     ids::{ChatId, UserId},
     message::Sequence,
     ports::{
@@ -19,7 +20,7 @@ use platform::retry::Backoff;
 use super::{
     Store,
     attributes::{Item, failed, malformed, optional, read_number, read_text, read_time, text},
-    chats::to_chat,
+    chats::{self, to_chat},
     layout::Table,
 };
 
@@ -62,6 +63,10 @@ impl ports::ChatList for ChatList {
 
     async fn chat(&self, member: UserId, chat: ChatId) -> Result<Option<ListedChat>, Error> {
         Ok(self.batch(member, vec![chat], Read::Strong).await?.pop())
+    }
+
+    async fn direct(&self, one: UserId, other: UserId) -> Result<Option<Chat>, Error> {
+        chats::direct(&self.store, &pair_key(one, other)).await
     }
 }
 
