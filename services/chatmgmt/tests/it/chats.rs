@@ -29,9 +29,14 @@ pub(crate) async fn create(client: &mut Client, by: &Person, request: CreateChat
     client.create_chat(by.ask(request)).await.expect("created").into_inner()
 }
 
-pub(crate) async fn add(client: &mut Client, by: &Person, chat: &Chat, who: &Person, role: MemberRole) -> Result<(), Status> {
-    let request =
-        AddMemberRequest { chat_id: chat.chat_id.clone(), user_id: who.id.to_string(), role: role.into() };
+pub(crate) async fn add(
+    client: &mut Client,
+    by: &Person,
+    chat: &Chat,
+    who: &Person,
+    role: MemberRole,
+) -> Result<(), Status> {
+    let request = AddMemberRequest { chat_id: chat.chat_id.clone(), user_id: who.id.to_string(), role: role.into() };
     let response = client.add_member(by.ask(request)).await?;
     assert_eq!(status(response.metadata()), "201");
     let added = response.into_inner();
@@ -127,15 +132,17 @@ async fn what_cannot_be_a_chat_is_refused() {
     let server = world.server(&Limits::default()).await;
     let mut client = server.client();
     let (ada, ben, nobody) = (world.person("Ada"), world.person("Ben"), World::start().await.person("nobody"));
-    let named = |name: Option<&str>, others: &[Person]| CreateChatRequest {
-        name: name.map(str::to_owned),
-        ..group(others)
-    };
+    let named =
+        |name: Option<&str>, others: &[Person]| CreateChatRequest { name: name.map(str::to_owned), ..group(others) };
     let many = world.persons(100);
     let cases = [
         ("no type", CreateChatRequest { r#type: 0, ..direct(&ben) }, ErrorKind::InvalidArgument),
         ("with oneself", direct(&ada), ErrorKind::InvalidArgument),
-        ("with two", CreateChatRequest { r#type: ChatType::Direct.into(), ..group(&many[..2]) }, ErrorKind::InvalidArgument),
+        (
+            "with two",
+            CreateChatRequest { r#type: ChatType::Direct.into(), ..group(&many[..2]) },
+            ErrorKind::InvalidArgument,
+        ),
         ("with nobody known", direct(&nobody), ErrorKind::UserNotFound),
         ("no name", named(None, &many[..1]), ErrorKind::InvalidArgument),
         ("a blank name", named(Some("  "), &many[..1]), ErrorKind::InvalidArgument),

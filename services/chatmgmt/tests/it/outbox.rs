@@ -56,7 +56,10 @@ async fn a_new_group_is_told_once_with_all_its_members() {
     for record in world.log.records() {
         let event = world.log.events().into_iter().map(|(_, event)| event.event_type).collect::<Vec<_>>();
         assert!(event.contains(&record.headers[0].1));
-        assert_eq!(record.headers[..2].iter().map(|header| header.0).collect::<Vec<_>>(), ["event-type", "event-version"]);
+        assert_eq!(
+            record.headers[..2].iter().map(|header| header.0).collect::<Vec<_>>(),
+            ["event-type", "event-version"]
+        );
         assert_eq!(record.key, chat.chat_id);
     }
     server.process.shut_down().await;
@@ -100,8 +103,7 @@ async fn what_was_committed_before_a_stop_is_published_by_another_process() {
     let invited: Vec<UserId> = others.iter().map(|other| other.id).collect();
     // A process that ends after the first transaction of a group: nobody was added, nothing was told.
     let chats = adapters::dynamodb::chats::Chats::new(world.store.clone(), std::sync::Arc::new(SystemIds));
-    let cause =
-        Cause { by: owner.id, at: SystemClock.now(), event: EventId(SystemIds.ulid()), traceparent: None };
+    let cause = Cause { by: owner.id, at: SystemClock.now(), event: EventId(SystemIds.ulid()), traceparent: None };
     let id = ChatId::new(&SystemIds);
     let name = ChatName::new("half made").expect("valid");
     chats.create_group(id, &name, &invited, &cause).await.expect("the first transaction");

@@ -15,10 +15,7 @@ use chatmgmt::{caller::Callers, config::Limits, wire_up};
 use domain::{
     Clock as _, Error, Ids as _, Millis,
     ids::{SessionId, UserId},
-    ports::{
-        EventPublisher, Publication, PublishFailure, Revocations, Users,
-        event_publisher::Confirmation,
-    },
+    ports::{EventPublisher, Publication, PublishFailure, Revocations, Users, event_publisher::Confirmation},
     user::{DisplayName, Phone, PhoneHash, User},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -30,7 +27,11 @@ use platform::{
 use prost::Message as _;
 use proto::{events::v1::Envelope, messaging::v1::chats_client::ChatsClient};
 use tokio::sync::watch;
-use tonic::{Request, service::Routes, transport::Channel};
+use tonic::{
+    Request,
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
 
 /// Until when what is waited for must be there.
 pub(crate) const WITHIN: Duration = Duration::from_secs(20);
@@ -196,8 +197,8 @@ impl World {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let (listener, address) = process.bind("--grpc-listen", free).await.expect("a free port");
         process.serve_grpc("grpc", listener, Routes::new(service));
-        let client = ChatsClient::connect(format!("http://{address}")).await.expect("connected");
-        Server { process, client }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        Server { process, client: ChatsClient::new(endpoint.connect_lazy()) }
     }
 
     pub(crate) fn person(&self, name: &str) -> Person {
