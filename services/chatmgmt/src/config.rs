@@ -8,6 +8,7 @@ use domain::limits;
 /// Settings of the chatmgmt process.
 #[derive(Debug, Parser)]
 #[command(name = "chatmgmt", about = "Login, users, chats and history")]
+#[group(skip)]
 pub struct Config {
     /// What every process has.
     #[command(flatten)]

@@ -2,20 +2,24 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adapters::{dynamodb, kafka, redis};
+use adapters::{dynamodb, kafka, redis, sms::LogSms};
 use axum::Router;
-use domain::ports::{EventPublisher, Users};
+use domain::ports::EventPublisher;
 use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
-use proto::messaging::v1::chats_server::ChatsServer;
+use proto::messaging::v1::{auth_server::AuthServer, chats_server::ChatsServer, users_server::UsersServer};
 use tonic::service::{InterceptorLayer, Routes};
 
 use crate::{
+    auth::{self, Auth, Deliveries},
     caller::Callers,
     chats,
-    config::{Limits, Settings},
+    config::{Limits, Settings, SmsProvider},
     metrics::Metrics,
-    outbox, rest,
+    outbox,
+    rate_limits::RateLimits,
+    rest,
     secrets::Secrets,
+    users::Users,
 };
 
 /// How often the public keys are looked at for a change.
@@ -63,8 +67,30 @@ fn services(
 ) -> anyhow::Result<Routes> {
     let revocations = Arc::new(redis::revocations::Revocations::new(cache.clone()));
     let callers = Callers::new(verifier, revocations.clone(), process.clock());
-    let _ = (settings, store, secrets, metrics, callers);
-    Ok(Routes::default())
+    let counters = Arc::new(redis::auth_limits::AuthLimits::new(cache.clone()));
+    let rate_limits = RateLimits::new(counters.clone(), metrics.clone());
+    let users = Arc::new(dynamodb::users::Users::new(store.clone()));
+    let sms = match settings.sms_provider {
+        SmsProvider::Log => Arc::new(LogSms),
+    };
+    let needs = auth::Needs {
+        callers: callers.clone(),
+        otp_requests: Arc::new(dynamodb::otp_requests::OtpRequests::new(store.clone())),
+        users: users.clone(),
+        sessions: Arc::new(dynamodb::sessions::Sessions::new(store.clone(), process.ids())),
+        revocations,
+        bars: counters,
+        rate_limits: rate_limits.clone(),
+        deliveries: Deliveries::new(sms, &settings.limits, process, metrics.clone()),
+        metrics: metrics.clone(),
+        clock: process.clock(),
+        ids: process.ids(),
+    };
+    let auth = Auth::new(needs, secrets, settings.limits.clone())?;
+    let log = kafka::publisher::Publisher::new(&settings.log, process)?;
+    let chats = chats(&settings.limits, store, log, callers.clone(), users.clone(), process);
+    let users = Users::new(callers, users, rate_limits, settings.limits.clone(), process.clock());
+    Ok(Routes::new(AuthServer::new(auth)).add_service(UsersServer::new(users)).add_service(chats))
 }
 
 /// Chats and history, and the publisher of what happens to them.
@@ -73,7 +99,7 @@ pub fn chats(
     store: &dynamodb::Store,
     log: Arc<dyn EventPublisher>,
     callers: Callers,
-    users: Arc<dyn Users>,
+    users: Arc<dyn domain::ports::Users>,
     process: &Process,
 ) -> ChatsServer<chats::Service> {
     let outbox = Arc::new(dynamodb::outbox::Outbox::new(store.clone(), process.ids()));

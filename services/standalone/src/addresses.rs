@@ -34,12 +34,17 @@ impl Addresses {
     /// Says on standard output that all is ready, and what to do next.
     pub(crate) fn announce(&self) -> anyhow::Result<()> {
         let public = self.public;
-        let server =
-            if public.port() == 8080 { String::new() } else { format!(" SERVER=http://{public}") };
+        let server = if public.port() == 8080 { String::new() } else { format!(" SERVER=http://{public}") };
         let mut out = std::io::stdout().lock();
         writeln!(out, "ready: http://{public}")?;
-        writeln!(out, "  talk: in two other terminals, make chat PHONE=+12025550100{server} and make chat PHONE=+12025550101{server}")?;
-        writeln!(out, "  the code that each asks for is in a line `otp_sent` here; Ctrl-C stops everything, the data stay")?;
+        writeln!(
+            out,
+            "  talk: in two other terminals, make chat PHONE=+12025550100{server} and make chat PHONE=+12025550101{server}"
+        )?;
+        writeln!(
+            out,
+            "  the code that each asks for is in a line `otp_sent` here; Ctrl-C stops everything, the data stay"
+        )?;
         out.flush()?;
         Ok(())
     }

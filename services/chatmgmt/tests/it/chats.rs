@@ -9,7 +9,7 @@ use proto::messaging::v1::{
 };
 use tonic::{Status, metadata::MetadataMap, transport::Channel};
 
-use crate::world::{Person, World};
+use crate::chat_world::{Person, World};
 
 type Client = ChatsClient<Channel>;
 

@@ -16,8 +16,8 @@ use platform::clock::{SystemClock, SystemIds};
 use proto::messaging::v1::{HistoryItem, LeaveChatRequest, ListChatsRequest, ListMessagesRequest};
 
 use crate::{
+    chat_world::{Person, Server, World},
     chats::{create, direct, group, kind},
-    world::{Person, Server, World},
 };
 
 /// Stores that many messages by turns, as ingest does.

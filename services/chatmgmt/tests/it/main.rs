@@ -1,6 +1,11 @@
-//! chatmgmt on the embedded store.
+//! chatmgmt over HTTP and gRPC, on the real adapters and embedded systems.
 
+mod chat_world;
 mod chats;
 mod history;
+mod login;
 mod outbox;
+mod refresh;
+mod rest;
+mod users;
 mod world;

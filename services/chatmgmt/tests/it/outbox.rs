@@ -16,8 +16,8 @@ use proto::{
 };
 
 use crate::{
+    chat_world::{World, eventually},
     chats::{add, create, direct, group},
-    world::{World, eventually},
 };
 
 /// A poll that never comes within a test: what is published then was published at once.
