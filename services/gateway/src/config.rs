@@ -8,6 +8,7 @@ use domain::limits;
 /// Settings of the gateway process.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", about = "Holds the WebSocket connections of clients")]
+#[group(skip)]
 pub struct Config {
     /// What every process has.
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! The connections of this gateway: who they belong to, what they got, and that the registry knows them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -100,11 +100,16 @@ impl Link {
             }
         }
         let details = (details != ErrorDetails::default()).then_some(details);
-        match error.kind() {
-            ErrorKind::Internal => tracing::warn!(connection.id = %self.record.id, "a request failed: {error}"),
-            kind => tracing::debug!(connection.id = %self.record.id, "refused a request ({kind:?}): {error}"),
+        let kind = error.kind();
+        // The message may quote what the client sent, so it stays out of the log unless it is ours.
+        if kind == ErrorKind::Internal {
+            tracing::warn!(connection.id = %self.record.id, "a request failed: {error}");
+        } else if kind == ErrorKind::Unavailable {
+            tracing::debug!(connection.id = %self.record.id, "a request failed: {error}");
+        } else {
+            tracing::debug!(connection.id = %self.record.id, "refused a request: {kind:?}");
         }
-        let code = platform::wire::codes(error.kind()).frame.to_owned();
+        let code = platform::wire::codes(kind).frame.to_owned();
         self.answer(
             gateway,
             request_id,
@@ -174,7 +179,7 @@ struct Fence {
 #[derive(Debug, Default)]
 struct Pushed {
     highest: Sequence,
-    own: HashSet<Sequence>,
+    own: Vec<Sequence>,
     touched: u64,
 }
 
@@ -196,7 +201,7 @@ impl Fence {
     fn knows(&mut self, chat: ChatId, sequence: Sequence, chats: usize) {
         let pushed = self.of(chat, chats);
         if sequence > pushed.highest && pushed.own.len() < OWN {
-            pushed.own.insert(sequence);
+            pushed.own.push(sequence);
         }
     }
 

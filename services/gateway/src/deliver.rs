@@ -31,8 +31,8 @@ pub struct Deliver {
 
 /// A push in the forms in which it may go out.
 enum Prepared {
-    Message { at: (ChatId, Sequence), sender: UserId, own: SharedFrame, others: SharedFrame },
-    Event(SharedFrame),
+    Message { at: (ChatId, Sequence), sender: UserId, own: Box<SharedFrame>, others: Box<SharedFrame> },
+    Event(Box<SharedFrame>),
 }
 
 impl Deliver {
@@ -89,8 +89,9 @@ impl Deliver {
 
     fn prepare(&self, push: Push) -> Result<Prepared, Error> {
         let timestamp = self.gateway.clock.now().0;
-        let shared =
-            |payload| SharedFrame::new(ServerFrame { request_id: String::new(), timestamp, payload: Some(payload) });
+        let shared = |payload| {
+            Box::new(SharedFrame::new(ServerFrame { request_id: String::new(), timestamp, payload: Some(payload) }))
+        };
         Ok(match push {
             Push::Message(message) => {
                 let at = (message.chat_id.parse()?, Sequence(message.sequence));

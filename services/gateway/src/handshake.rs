@@ -8,7 +8,7 @@ use axum::{
         FromRequestParts as _, Path, Query, Request, State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -150,7 +150,7 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
     check_revocation(gateway, &holder).await?;
     check_limits(gateway, &holder)?;
 
-    let encoding = encoding(&upgrade);
+    let encoding = encoding(&headers);
     let session = admit(gateway, holder, device, encoding, now).await?;
     let upgrade = match encoding {
         Some((_, protocol)) => upgrade.protocols([protocol]),
@@ -257,10 +257,11 @@ fn check_limits(gateway: &Gateway, holder: &Holder) -> Result<(), Rejection> {
 }
 
 /// The encoding of the first subprotocol offered that is known; none means JSON.
-fn encoding(upgrade: &WebSocketUpgrade) -> Option<(Encoding, &'static str)> {
-    upgrade.requested_protocols().find_map(|offered: &HeaderValue| match offered.to_str() {
-        Ok(frames::JSON) => Some((Encoding::Json, frames::JSON)),
-        Ok(frames::PROTOBUF) => Some((Encoding::Protobuf, frames::PROTOBUF)),
+fn encoding(headers: &HeaderMap) -> Option<(Encoding, &'static str)> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).find_map(|offered| match offered.trim() {
+        frames::JSON => Some((Encoding::Json, frames::JSON)),
+        frames::PROTOBUF => Some((Encoding::Protobuf, frames::PROTOBUF)),
         _ => None,
     })
 }

@@ -29,8 +29,8 @@ use crate::{
 const ITEM_BYTES: usize = 300;
 /// A heartbeat renews the registration unless it was renewed within this part of the interval.
 const RENEWALS_PER_INTERVAL: u32 = 30;
-/// How long the registry may hold up the answer to a heartbeat.
-const RENEW_WITHIN: Duration = Duration::from_secs(1);
+/// How long registry and ingest may hold up the answer to a heartbeat.
+const HEARTBEAT_WITHIN: Duration = Duration::from_secs(1);
 
 /// What has ended.
 enum Done {
@@ -343,15 +343,15 @@ async fn heartbeat(
     open: Vec<Cursor>,
     renewal: Renewal,
 ) -> Done {
-    let (_, heads) = tokio::join!(
+    let ((), heads) = tokio::join!(
         async {
             if matches!(renewal, Renewal::Due) {
                 renew(&gateway, &link).await;
             }
         },
-        ask_heads(&gateway, &link, &open)
+        tokio::time::timeout(HEARTBEAT_WITHIN, ask_heads(&gateway, &link, &open))
     );
-    let heads = heads.unwrap_or_default().chats;
+    let heads = heads.ok().and_then(Result::ok).unwrap_or_default().chats;
     let is_behind = |chat_id: &str, sequence: u64| {
         open.iter().any(|cursor| cursor.chat.to_string() == chat_id && cursor.last.0 < sequence)
     };
@@ -368,7 +368,7 @@ async fn heartbeat(
 async fn renew(gateway: &Gateway, link: &Link) {
     let now = gateway.clock.now();
     let renewal = gateway.registry.renew(std::slice::from_ref(&link.record), now, gateway.registry_ttl());
-    match tokio::time::timeout(RENEW_WITHIN, renewal).await {
+    match tokio::time::timeout(HEARTBEAT_WITHIN, renewal).await {
         Ok(Ok(missing)) if missing.is_empty() => {}
         Ok(Ok(_)) => register_again(gateway, link).await,
         Ok(Err(error)) => tracing::debug!(connection.id = %link.record.id, "a registration was not renewed: {error}"),

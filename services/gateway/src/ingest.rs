@@ -173,8 +173,9 @@ impl Ingest {
         F: Fn(IngestClient<Channel>, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        let pass = breaker.pass()?;
-        let deadline = Instant::now() + self.limits.ingest_timeout;
+        let now = Instant::now();
+        let pass = breaker.pass(now)?;
+        let deadline = now + self.limits.ingest_timeout;
         let mut tried = Vec::new();
         let result = loop {
             let chosen = match pod.take() {
@@ -208,7 +209,7 @@ impl Ingest {
                 Err(_) => break Err(away("ingest did not answer in time")),
             }
         };
-        pass.record(&result);
+        pass.record(&result, Instant::now());
         result
     }
 
@@ -247,7 +248,8 @@ impl Pod {
 
 /// Whether the status comes from the transport and not from ingest, which always gives details.
 fn is_dead(status: &Status) -> bool {
-    status.details().is_empty() && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+    let is_broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    status.details().is_empty() && is_broken
 }
 
 fn read(status: &Status) -> Error {
@@ -282,6 +284,7 @@ enum State {
 struct Pass<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
+    at: Instant,
 }
 
 impl Breaker {
@@ -291,11 +294,11 @@ impl Breaker {
         Self { state, failures, within, open_for: limits.breaker_open, open }
     }
 
-    fn pass(&self) -> Result<Pass<'_>, Error> {
+    fn pass(&self, now: Instant) -> Result<Pass<'_>, Error> {
         let mut state = self.state();
         let is_probe = match &*state {
             State::Closed(_) => false,
-            State::Open(since) if Instant::now().saturating_duration_since(*since) >= self.open_for => true,
+            State::Open(since) if now.saturating_duration_since(*since) >= self.open_for => true,
             State::Open(_) | State::Probing => {
                 return Err(Error::new(ErrorKind::Unavailable, "the service is not available at the moment")
                     .with(Detail::RetryAfterSeconds(BREAKER_RETRY_SECONDS)));
@@ -304,7 +307,7 @@ impl Breaker {
         if is_probe {
             *state = State::Probing;
         }
-        Ok(Pass { breaker: self, is_probe })
+        Ok(Pass { breaker: self, is_probe, at: now })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -313,7 +316,7 @@ impl Breaker {
 }
 
 impl Pass<'_> {
-    fn record<A>(mut self, result: &Result<A, Error>) {
+    fn record<A>(mut self, result: &Result<A, Error>, now: Instant) {
         // A refusal shows that ingest is well.
         let failed =
             matches!(result, Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal));
@@ -321,7 +324,7 @@ impl Pass<'_> {
         let mut state = breaker.state();
         if std::mem::take(&mut self.is_probe) {
             if failed {
-                *state = State::Open(Instant::now());
+                *state = State::Open(now);
             } else {
                 tracing::info!("ingest answers again");
                 *state = State::Closed(Window::new(breaker.failures, breaker.within));
@@ -329,10 +332,10 @@ impl Pass<'_> {
             }
         } else if let State::Closed(window) = &mut *state
             && failed
-            && window.is_reached_by(Instant::now())
+            && window.is_reached_by(now)
         {
             tracing::warn!("ingest fails again and again: not asking it for {:?}", breaker.open_for);
-            *state = State::Open(Instant::now());
+            *state = State::Open(now);
             breaker.open.inc();
         }
     }
@@ -341,7 +344,7 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            *self.breaker.state() = State::Open(Instant::now());
+            *self.breaker.state() = State::Open(self.at);
         }
     }
 }
@@ -354,27 +357,32 @@ mod tests {
         Limits { breaker_failures: 2, breaker_open: Duration::from_secs(30), ..Limits::default() }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_breaker_opens_probes_and_closes() {
+    #[test]
+    fn a_breaker_opens_probes_and_closes() {
         let gauge = Gauge::default();
         let breaker = Breaker::new(&limits(), gauge.clone());
         let failed: Result<(), Error> = Err(away("away"));
-        breaker.pass().expect("closed").record(&failed);
-        breaker.pass().expect("closed").record(&failed);
+        let refused: Result<(), Error> = Err(Error::new(ErrorKind::NotAMember, "no"));
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        for _ in 0..2 {
+            breaker.pass(start).expect("closed").record(&failed, start);
+        }
         assert_eq!(gauge.get(), 1);
-        let refused = breaker.pass().err().expect("open");
-        assert_eq!((refused.kind(), refused.retry_after_seconds()), (ErrorKind::Unavailable, Some(10)));
-        tokio::time::advance(Duration::from_secs(31)).await;
-        let probe = breaker.pass().expect("half open");
-        assert!(breaker.pass().is_err(), "one probe at a time");
+        let error = breaker.pass(after(29)).err().expect("open");
+        assert_eq!((error.kind(), error.retry_after_seconds()), (ErrorKind::Unavailable, Some(10)));
+        let probe = breaker.pass(after(31)).expect("half open");
+        assert!(breaker.pass(after(31)).is_err(), "one probe at a time");
         drop(probe);
-        assert!(breaker.pass().is_err(), "a probe that was given up proves nothing");
-        tokio::time::advance(Duration::from_secs(31)).await;
-        breaker.pass().expect("half open").record(&Ok(()));
-        assert_eq!(gauge.get(), 0);
-        breaker.pass().expect("closed").record(&Err::<(), _>(Error::new(ErrorKind::NotAMember, "no")));
-        breaker.pass().expect("closed").record(&Err::<(), _>(Error::new(ErrorKind::NotAMember, "no")));
-        assert!(breaker.pass().is_ok(), "refusals don't count");
+        assert!(breaker.pass(after(32)).is_err(), "a probe that was given up proves nothing");
+        breaker.pass(after(62)).expect("half open").record(&failed, after(62));
+        assert!(breaker.pass(after(63)).is_err());
+        breaker.pass(after(93)).expect("half open").record(&refused, after(93));
+        assert_eq!(gauge.get(), 0, "a refusal shows that ingest is well");
+        for _ in 0..5 {
+            breaker.pass(after(94)).expect("closed").record(&refused, after(94));
+        }
+        assert!(breaker.pass(after(94)).is_ok());
     }
 
     #[tokio::test]

@@ -18,7 +18,8 @@ const SWEEP_FROM: usize = 4096;
 pub struct Buckets<K> {
     rate: f64,
     burst: f64,
-    buckets: Mutex<(HashMap<K, Bucket>, usize)>,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Bucket>, usize)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ struct Bucket {
 impl<K: Eq + Hash> Buckets<K> {
     /// Buckets that hold `burst` tokens and get `rate` a second.
     pub fn new(rate: u32, burst: u32) -> Self {
-        Self { rate: f64::from(rate), burst: f64::from(burst), buckets: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+        Self { rate: f64::from(rate), burst: f64::from(burst), by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
     }
 
     /// Takes a token.
@@ -38,7 +39,7 @@ impl<K: Eq + Hash> Buckets<K> {
     /// # Errors
     /// `RateLimited` with the seconds until there is one again.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Error> {
-        let mut guard = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         let (buckets, sweep_at) = &mut *guard;
         if buckets.len() >= *sweep_at {
             buckets.retain(|_, bucket| self.filled(*bucket, now) < self.burst);
@@ -109,13 +110,14 @@ impl Window {
 pub struct Windows<K> {
     limit: usize,
     within: Duration,
-    windows: Mutex<(HashMap<K, Window>, usize)>,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Window>, usize)>,
 }
 
 impl<K: Eq + Hash> Windows<K> {
     /// At most `limit` events of a key `within` that time.
     pub fn new(limit: usize, within: Duration) -> Self {
-        Self { limit, within, windows: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+        Self { limit, within, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
     }
 
     /// Counts an event.
@@ -123,7 +125,7 @@ impl<K: Eq + Hash> Windows<K> {
     /// # Errors
     /// `RateLimited` with the seconds until there is room again.
     pub fn admit(&self, key: K, now: Instant) -> Result<(), Error> {
-        let mut guard = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         let (windows, sweep_at) = &mut *guard;
         if windows.len() >= *sweep_at {
             windows.retain(|_, window| {
@@ -174,7 +176,7 @@ mod tests {
             assert!(buckets.take(key, start).is_ok());
         }
         assert!(buckets.take(SWEEP_FROM, start + Duration::from_mins(1)).is_ok());
-        assert_eq!(buckets.buckets.lock().expect("whole").0.len(), 1);
+        assert_eq!(buckets.by_key.lock().expect("whole").0.len(), 1);
     }
 
     #[test]

@@ -103,6 +103,8 @@ type Counts<T> = Family<Status<T>, Counter>;
 pub struct Metrics {
     /// Open connections.
     pub connections: Gauge,
+    /// Connections that this gateway takes.
+    pub connections_limit: Gauge,
     /// Attempts, by how they ended.
     pub handshakes: Counts<Handshake>,
     /// Ended connections, by reason.
@@ -128,6 +130,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             connections: Gauge::default(),
+            connections_limit: Gauge::default(),
             handshakes: Family::default(),
             closed: Family::default(),
             received: Family::default(),
@@ -140,6 +143,7 @@ impl Metrics {
         };
         let gateway = registry.sub_registry_with_prefix("gateway");
         gateway.register("connections_active", "Open connections", metrics.connections.clone());
+        gateway.register("connections_limit", "Connections it takes", metrics.connections_limit.clone());
         gateway.register("connections", "Attempts to connect", metrics.handshakes.clone());
         gateway.register("connections_closed", "Ended connections", metrics.closed.clone());
         gateway.register("messages_received", "Frames of clients", metrics.received.clone());

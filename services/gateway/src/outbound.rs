@@ -206,7 +206,7 @@ impl Outbound {
     }
 
     /// Since when the client has known that it is too slow.
-    fn warned_at(&self) -> Option<Instant> {
+    pub fn warned_at(&self) -> Option<Instant> {
         self.lanes().warned_at
     }
 

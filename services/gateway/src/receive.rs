@@ -30,6 +30,9 @@ use crate::{
     outbound::Encoding,
 };
 
+/// Characters of the reason why a frame could not be read, which may quote it.
+const REASON_CHARS: usize = 200;
+
 /// A valid request.
 #[derive(Debug)]
 pub enum Received {
@@ -115,10 +118,21 @@ pub fn read(encoding: Encoding, message: &Message) -> Option<Result<Received, Re
         Ok(frame) => check(frame),
         Err(Unread::UnknownType(kind)) => Ok(Received::Unknown(kind)),
         Err(Unread::Malformed { request_id, reason }) => {
-            let request_id = request_id.filter(|id| is_request_id(id)).unwrap_or_default();
+            let request_id = request_id.filter(|id| is_request_id(id) && !is_ack(message)).unwrap_or_default();
+            let reason: String = reason.chars().take(REASON_CHARS).collect();
             Err(Refused { request_id, error: Error::new(ErrorKind::InvalidArgument, reason) })
         }
     })
+}
+
+/// Acks are one-way: even an error about one answers nothing.
+fn is_ack(message: &Message) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    message.to_text().ok().and_then(|text| serde_json::from_str::<Kind>(text).ok()).is_some_and(|it| it.kind == "ack")
 }
 
 fn check(frame: ClientFrame) -> Result<Received, Refused> {

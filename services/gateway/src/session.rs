@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use domain::Error;
 use futures_util::{
-    SinkExt as _, StreamExt as _,
+    FutureExt as _, SinkExt as _, StreamExt as _,
+    future::Fuse,
     stream::{SplitSink, SplitStream},
 };
 use platform::tokens::Holder;
 use proto::messaging::v1::ServerFrame;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_tungstenite::tungstenite::{Error as SocketError, error::CapacityError};
+use tokio_tungstenite::tungstenite::{
+    Error as SocketError,
+    error::{CapacityError, ProtocolError},
+};
 
 use crate::{Gateway, closing::Reason, connections::Link, inbound::Inbound, metrics::count, receive};
 
@@ -118,7 +122,7 @@ async fn say_goodbye(gateway: &Gateway, link: &Link, reason: Reason, sink: &mut 
 async fn read(session: &Session, mut stream: SplitStream<WebSocket>, clocks: &mut Clocks) {
     let Session { gateway, link, holder } = session;
     let mut inbound = Inbound::new(gateway.clone(), link.clone());
-    let mut revocation = std::pin::pin!(futures_util::future::Fuse::terminated());
+    let mut revocation = std::pin::pin!(Fuse::terminated());
     let stop = gateway.process.stop_token();
     loop {
         let wake = clocks.next(gateway, &inbound);
@@ -138,7 +142,6 @@ async fn read(session: &Session, mut stream: SplitStream<WebSocket>, clocks: &mu
             known = &mut revocation => clocks.revocation_known(session, known),
             () = sleep_until(wake), if link.closing().is_none() => {
                 if clocks.is_check_due() {
-                    use futures_util::FutureExt as _;
                     clocks.check_at = Instant::now() + gateway.limits.revocation_check;
                     revocation.set(gateway.revocations.is_revoked(&holder.token_id, holder.session).fuse());
                 }
@@ -161,13 +164,8 @@ fn broken(error: axum::Error) -> Reason {
     match error.into_inner().downcast::<SocketError>().map(|error| *error) {
         Ok(SocketError::Capacity(CapacityError::MessageTooLong { .. })) => Reason::FrameTooLarge,
         Ok(SocketError::Utf8(_)) => Reason::NotUtf8,
-        Ok(SocketError::Protocol(error)) => {
-            use tokio_tungstenite::tungstenite::error::ProtocolError;
-            match error {
-                ProtocolError::ResetWithoutClosingHandshake => Reason::Gone,
-                _ => Reason::ProtocolError,
-            }
-        }
+        Ok(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Reason::Gone,
+        Ok(SocketError::Protocol(_)) => Reason::ProtocolError,
         Ok(_) | Err(_) => Reason::Gone,
     }
 }
@@ -177,9 +175,9 @@ struct Clocks {
     expires_at: Instant,
     too_old_at: Instant,
     check_at: Instant,
-    /// When somebody last said that the session is not revoked.
-    known_at: Instant,
-    /// How long that is enough.
+    /// Since when nobody could say whether the session was revoked.
+    unknown_since: Option<Instant>,
+    /// How long that is bearable.
     grace: Duration,
     /// When a stopping gateway waits no longer for answers.
     stop_by: Option<Instant>,
@@ -194,7 +192,7 @@ impl Clocks {
             expires_at: now + left,
             too_old_at: now + limits.connection_age - gateway.part_of(limits.connection_age / 10),
             check_at: now + limits.revocation_check,
-            known_at: now,
+            unknown_since: None,
             grace: limits.revocation_grace + gateway.part_of(limits.revocation_grace / SPREAD),
             stop_by: None,
         }
@@ -205,9 +203,9 @@ impl Clocks {
     }
 
     fn next(&self, gateway: &Gateway, inbound: &Inbound) -> Instant {
-        let all = [self.expires_at, self.too_old_at, self.check_at, self.known_at + self.grace];
-        let soonest = all.into_iter().fold(Self::idle_at(gateway, inbound), Instant::min);
-        self.stop_by.map_or(soonest, |stop_by| soonest.min(stop_by))
+        let always = [self.expires_at, self.too_old_at, self.check_at].into_iter();
+        let sometimes = self.stop_by.into_iter().chain(self.unknown_since.map(|since| since + self.grace));
+        always.chain(sometimes).fold(Self::idle_at(gateway, inbound), Instant::min)
     }
 
     fn is_check_due(&self) -> bool {
@@ -224,7 +222,7 @@ impl Clocks {
             Some(Reason::IdleTimeout)
         } else if self.too_old_at <= now {
             Some(Reason::MaximumAge)
-        } else if self.known_at + self.grace <= now {
+        } else if self.unknown_since.is_some_and(|since| since + self.grace <= now) {
             Some(Reason::RevocationUnknown)
         } else {
             None
@@ -233,9 +231,10 @@ impl Clocks {
 
     fn revocation_known(&mut self, session: &Session, known: Result<bool, Error>) {
         match known {
-            Ok(false) => self.known_at = Instant::now(),
+            Ok(false) => self.unknown_since = None,
             Ok(true) => session.link.close(Reason::SessionRevoked),
             Err(error) => {
+                self.unknown_since.get_or_insert_with(Instant::now);
                 tracing::debug!(connection.id = %session.link.record.id, "revocations can't be looked up: {error}");
             }
         }

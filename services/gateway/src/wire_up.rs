@@ -65,6 +65,7 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
     let id = GatewayId { address: advertised(&settings, grpc)?, epoch: ids.ulid().to_string() };
     let limits = Arc::new(settings.limits);
     let metrics = process.metrics(Metrics::register);
+    metrics.connections_limit.set(i64::try_from(limits.connection_maximum).unwrap_or(i64::MAX));
     let ingest = Arc::new(Ingest::new(settings.ingest, &token, &limits, &metrics.breakers_open)?);
     let gateway = Arc::new(Gateway {
         id,

@@ -179,6 +179,30 @@ fn tests_never_ignore_and_never_allow_without_a_reason() {
     assert_no(&faults);
 }
 
+#[test]
+fn every_duplicate_dependency_has_a_reason() {
+    let lock = read(&root().join("Cargo.lock"));
+    let names: Vec<&str> = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    let versions: Vec<&str> =
+        lock.lines().filter_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"')).collect();
+    let deny = read(&root().join("deny.toml"));
+    let mut faults = Vec::new();
+    let mut newest = "";
+    // The lock lists versions of one name one after the other, the oldest first: all but the newest need a reason.
+    for (name, version) in names.iter().zip(&versions).rev() {
+        if *name == newest {
+            let listed = deny.lines().find(|line| line.contains(&format!("\"{name}@{version}\"")));
+            if !listed.is_some_and(|line| line.contains("reason = ")) {
+                faults.push(format!(
+                    "{name}@{version} is a second version: give the reason in deny.toml, or be rid of it"
+                ));
+            }
+        }
+        newest = name;
+    }
+    assert_no(&faults);
+}
+
 fn assert_no(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
@@ -203,7 +227,9 @@ fn declares(parent: &str, name: &str) -> bool {
 /// The files that may declare `file`: `a.rs` for `a/b.rs`, or the crate's root for `src/b.rs`.
 fn parents(file: &Path) -> impl Iterator<Item = PathBuf> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")].into_iter().filter(|file| file.exists())
+    [folder.with_extension("rs"), folder.join("lib.rs"), folder.join("main.rs")]
+        .into_iter()
+        .filter(|file| file.exists())
 }
 
 fn is_root(file: &Path) -> bool {

@@ -83,6 +83,9 @@ async fn a_used_client_id_tells_the_original(world: &World, log: &dyn MessageLog
     let original = Original { id: first.id, sequence: Sequence(1), created_at: first.created_at };
     assert_eq!(reasons.keys, [Verdict::Nothing, Verdict::Failed(original)]);
 
+    assert_eq!(log.original(chat, alice, first.client_id).await.expect("read"), Some(original));
+    assert_eq!(log.original(chat, bob, first.client_id).await.expect("read"), None);
+
     let mut theirs = world.message(chat, bob, 2);
     theirs.client_id = first.client_id;
     assert!(matches!(log.commit(&world.batch(vec![theirs])).await, Commit::Committed), "ids are a sender's own");

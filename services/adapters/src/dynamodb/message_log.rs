@@ -6,11 +6,14 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
-    types::{CancellationReason, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
+    types::{
+        AttributeValue, CancellationReason, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure,
+        TransactWriteItem, Update,
+    },
 };
 use domain::{
     Error,
-    ids::{ChatId, UserId},
+    ids::{ChatId, ClientMessageId, UserId},
     limits,
     message::{self, Sequence, StoredMessage},
     ports::{
@@ -92,7 +95,7 @@ impl MessageLog {
         let put = Put::builder()
             .table_name(self.store.table(Table::IdempotencyKeys))
             .item("chat_id", text(message.chat))
-            .item("client_message_id", text(format_args!("{}#{}", message.sender, message.client_id)))
+            .item("client_message_id", idempotency_key(message.sender, message.client_id))
             .item("message_id", text(message.id))
             .item("sequence", number(message.sequence))
             .item("created_at", number(message.created_at))
@@ -147,6 +150,26 @@ impl Port for MessageLog {
         }
     }
 
+    async fn original(
+        &self,
+        chat: ChatId,
+        sender: UserId,
+        client_id: ClientMessageId,
+    ) -> Result<Option<Original>, Error> {
+        let read = self
+            .store
+            .client
+            .get_item()
+            .table_name(self.store.table(Table::IdempotencyKeys))
+            .key("chat_id", text(chat))
+            .key("client_message_id", idempotency_key(sender, client_id))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(failed)?;
+        read.item().map(|item| read_original(Some(item))).transpose()
+    }
+
     async fn marked(&self, mark: PublisherMark) -> Result<Vec<ChatId>, Error> {
         let mut chats = Vec::new();
         let mut pages = self
@@ -181,21 +204,18 @@ where
     let code = error.as_service_error().and_then(|service| service.code()).map(str::to_owned);
     let cause = DisplayErrorContext(error).to_string();
     match code.as_deref() {
+        Some("ValidationException" | "SerializationException" | "IdempotentParameterMismatchException") => {
+            Commit::Invalid(Error::internal(cause))
+        }
         Some(
             "ThrottlingException"
             | "ProvisionedThroughputExceededException"
             | "RequestLimitExceeded"
-            | "ItemCollectionSizeLimitExceededException",
-        ) => Commit::Throttled,
-        Some(
-            "ValidationException"
-            | "SerializationException"
-            | "IdempotentParameterMismatchException"
             | "ResourceNotFoundException"
             | "AccessDeniedException"
             | "UnrecognizedClientException"
             | "ExpiredTokenException",
-        ) => Commit::Invalid(Error::internal(cause)),
+        ) => Commit::NotNow(Error::unavailable("the store takes no messages", cause)),
         _ => Commit::Unknown(Error::unavailable("the store does not answer", cause)),
     }
 }
@@ -223,7 +243,7 @@ fn verdict<T>(
         Some("ConditionalCheckFailed") => read(reason.item()).map(Verdict::Failed),
         Some("TransactionConflict") => Ok(Verdict::Conflict),
         Some("ThrottlingError" | "ProvisionedThroughputExceeded") => Ok(Verdict::Throttled),
-        Some("ValidationError" | "ItemCollectionSizeLimitExceeded") => Ok(Verdict::Invalid),
+        Some("ValidationError") => Ok(Verdict::Invalid),
         _ => Ok(Verdict::Nothing),
     }
 }
@@ -243,6 +263,11 @@ fn read_original(item: Option<&Item>) -> Result<Original, Error> {
         sequence: Sequence(read_number(item, "sequence")?),
         created_at: read_time(item, "created_at")?,
     })
+}
+
+/// One sender's client id within a chat.
+fn idempotency_key(sender: UserId, client_id: ClientMessageId) -> AttributeValue {
+    text(format_args!("{sender}#{client_id}"))
 }
 
 /// A message as an item of its table.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     Error, Millis,
-    ids::{ChatId, MessageId, UserId},
+    ids::{ChatId, ClientMessageId, MessageId, UserId},
     message::{Sequence, StoredMessage},
     publisher::PublisherMark,
 };
@@ -59,8 +59,8 @@ pub enum Commit {
     Committed,
     /// Not stored, for these reasons.
     Cancelled(Cancelled),
-    /// Not stored: the store is asked too much at the moment.
-    Throttled,
+    /// Not stored: the store takes nothing at the moment, for it is asked too much or denies access.
+    NotNow(Error),
     /// Not stored: the store finds the request itself invalid.
     Invalid(Error),
     /// Nobody knows. The same batch under the same token will tell.
@@ -114,6 +114,14 @@ pub trait MessageLog: Send + Sync {
 
     /// Stores the batch, or nothing of it, in one round trip.
     async fn commit(&self, batch: &Batch) -> Commit;
+
+    /// What the sender stored under the client id, by a strong read.
+    async fn original(
+        &self,
+        chat: ChatId,
+        sender: UserId,
+        client_id: ClientMessageId,
+    ) -> Result<Option<Original>, Error>;
 
     /// Chats that carry the mark, by an index that may lag a moment.
     async fn marked(&self, mark: PublisherMark) -> Result<Vec<ChatId>, Error>;

@@ -1,0 +1,145 @@
+//! The gRPC service: reads requests, calls, writes answers and logs failures once.
+
+use std::{fmt::Display, str::FromStr, sync::Arc};
+
+use domain::{
+    Error, ErrorKind,
+    ids::{ChatId, UserId},
+    message::{self, Content, Draft, Sequence, StoredMessage},
+};
+use proto::messaging::v1::{
+    AckDeliveryRequest, AckDeliveryResponse, ChatHead, HeadsRequest, HeadsResponse, PersistMessageRequest,
+    PersistMessageResponse, SyncItem, SyncMessagesRequest, SyncMessagesResponse, ingest_server::Ingest,
+};
+use proto::topics::header;
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+
+use crate::{acknowledge::Acknowledge, persist::Persist, sync::Sync};
+
+/// `messaging.v1.Ingest`.
+pub struct Api {
+    /// Sends.
+    pub persist: Arc<Persist>,
+    /// What was missed.
+    pub sync: Arc<Sync>,
+    /// Watermarks.
+    pub acknowledge: Acknowledge,
+}
+
+#[tonic::async_trait]
+impl Ingest for Api {
+    async fn persist_message(
+        &self,
+        request: Request<PersistMessageRequest>,
+    ) -> Result<Response<PersistMessageResponse>, Status> {
+        let traceparent = request
+            .metadata()
+            .get(header::TRACEPARENT)
+            .and_then(|value| value.to_str().ok())
+            .filter(|context| !context.is_empty())
+            .map(str::to_owned);
+        let draft = read_draft(&request.into_inner()).map_err(refuse)?;
+        let chat = draft.chat;
+        let span = tracing::info_span!(
+            "durability.persist",
+            chat.id = %chat,
+            client_message.id = %draft.client_id,
+            traceparent = traceparent.as_deref().unwrap_or_default()
+        );
+        let stored = self.persist.persist(draft, traceparent).instrument(span).await.map_err(refuse)?;
+        Ok(Response::new(PersistMessageResponse {
+            message_id: stored.original.id.to_string(),
+            sequence: stored.original.sequence.0,
+            created_at: stored.original.created_at.0,
+            is_duplicate: stored.is_duplicate,
+        }))
+    }
+
+    async fn sync_messages(
+        &self,
+        request: Request<SyncMessagesRequest>,
+    ) -> Result<Response<SyncMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let (chat, user) = chat_and_user(&request.chat_id, &request.user_id).map_err(refuse)?;
+        let after = Sequence(request.after_sequence);
+        let page = self.sync.page(chat, user, after, request.limit).await.map_err(refuse)?;
+        let messages = page.messages.iter().map(|message| item(message, user)).collect();
+        Ok(Response::new(SyncMessagesResponse { messages, has_more: page.has_more }))
+    }
+
+    async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsResponse>, Status> {
+        let request = request.into_inner();
+        let user = field("user_id", &request.user_id).map_err(refuse)?;
+        let chats: Result<Vec<ChatId>, Error> = request.chat_ids.iter().map(|chat| field("chat_ids", chat)).collect();
+        let chats = chats.map_err(refuse)?;
+        let mut answer = HeadsResponse::default();
+        for standing in self.sync.heads(user, &chats).await.map_err(refuse)? {
+            let chat_id = standing.chat.to_string();
+            match standing.head {
+                Some(head) => answer.chats.push(ChatHead { chat_id, current_sequence: head.0 }),
+                None => answer.not_member.push(chat_id),
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn ack_delivery(
+        &self,
+        request: Request<AckDeliveryRequest>,
+    ) -> Result<Response<AckDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let (chat, user) = chat_and_user(&request.chat_id, &request.user_id).map_err(refuse)?;
+        let (acked, read) = (Sequence(request.last_acked_sequence), request.last_read_sequence.map(Sequence));
+        let stored = self.acknowledge.acknowledge(chat, user, acked, read).await.map_err(refuse)?;
+        Ok(Response::new(AckDeliveryResponse { last_acked_sequence: stored.0 }))
+    }
+}
+
+/// Checks again what gateway has checked: it is trusted to say who sends, not to be free of errors.
+fn read_draft(request: &PersistMessageRequest) -> Result<Draft, Error> {
+    let origin = match request.origin_connection.as_str() {
+        "" => None,
+        connection => Some(field("origin_connection", connection)?),
+    };
+    Ok(Draft {
+        chat: field("chat_id", &request.chat_id)?,
+        sender: field("sender_id", &request.sender_id)?,
+        client_id: field("client_message_id", &request.client_message_id)?,
+        content: Content::new(&request.content_type, &request.content)?,
+        origin,
+    })
+}
+
+fn chat_and_user(chat: &str, user: &str) -> Result<(ChatId, UserId), Error> {
+    Ok((field("chat_id", chat)?, field("user_id", user)?))
+}
+
+fn field<T: FromStr<Err = E>, E: Display>(name: &'static str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|error: E| Error::field(name, "INVALID", error.to_string()))
+}
+
+fn item(message: &StoredMessage, reader: UserId) -> SyncItem {
+    SyncItem {
+        message_id: message.id.to_string(),
+        sequence: message.sequence.0,
+        sender_id: message.sender.to_string(),
+        content: message.content.as_str().to_owned(),
+        content_type: message::TEXT.to_owned(),
+        created_at: message.created_at.0,
+        client_message_id: (message.sender == reader).then(|| message.client_id.to_string()),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the end of the error")]
+fn refuse(error: Error) -> Status {
+    let kind = error.kind();
+    if kind == ErrorKind::Internal {
+        tracing::error!("a request failed: {error}");
+    } else if kind == ErrorKind::Unavailable {
+        tracing::warn!("a request failed: {error}");
+    } else {
+        tracing::debug!("a request was refused: {error}");
+    }
+    platform::wire::to_status(&error)
+}

@@ -1,0 +1,587 @@
+//! Brings one batch of a chat to its end: every message stored once, or refused for a reason (D3.4).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use domain::{
+    Clock, Error, ErrorKind, Ids, Millis,
+    ids::{ChatId, MessageId, UserId},
+    message::{Draft, Sequence, StoredMessage},
+    ports::{
+        MembershipDirectory, MessageLog,
+        message_log::{Batch, Cancelled, Commit, Head, Original, Verdict},
+    },
+    publisher::PublisherMark,
+};
+use platform::retry::Backoff;
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    Limits,
+    incarnation::Tenure,
+    metrics::Metrics,
+    publish::{Floor, Handed, Outgoing, Publish},
+    slots::{SlotHold, Slots},
+};
+
+/// A message that has an id and a time, and no place yet.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// What was sent.
+    pub draft: Draft,
+    /// Its id, the same on every try: an idempotency item that holds it was written by one of them.
+    pub id: MessageId,
+    /// Its time, set once.
+    pub created_at: Millis,
+    /// Trace context of the request.
+    pub traceparent: Option<String>,
+}
+
+/// Where a message was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id, place and time.
+    pub original: Original,
+    /// Whether an earlier call stored it.
+    pub is_duplicate: bool,
+}
+
+/// Why a message was not stored, or may not have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its sender is not in the chat, or there is no such chat.
+    NotAMember,
+    /// The store is away or too busy.
+    Unavailable,
+    /// A fault of the server or of the data.
+    Internal,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotAMember => Self::new(ErrorKind::NotAMember, "not a member of this chat"),
+            Refusal::Unavailable => Self::new(ErrorKind::Unavailable, "the message could not be stored now"),
+            Refusal::Internal => Self::new(ErrorKind::Internal, "internal error"),
+        }
+    }
+}
+
+/// Whoever waits for the messages of a chat.
+pub trait Callers: Send + Sync {
+    /// Tells them what became of it.
+    fn answer(&self, pending: &Pending, outcome: Result<Stored, Refusal>);
+
+    /// Whether somebody still waits.
+    fn are_waiting(&self, pending: &Pending) -> bool;
+}
+
+/// What a process knows about a chat: a hint, never an authority (D3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The last sequence, if known.
+    pub head: Option<Sequence>,
+    /// Up to where it is on the log.
+    pub floor: Floor,
+    /// The data contradict each other: nothing is stored until somebody has looked.
+    pub halted: Option<Halted>,
+}
+
+/// A chat's data contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halted;
+
+/// Stores batches.
+pub struct Committer {
+    /// The store's transaction.
+    pub log: Arc<dyn MessageLog>,
+    /// Who is in a chat.
+    pub members: Arc<dyn MembershipDirectory>,
+    /// The next hop.
+    pub publish: Arc<Publish>,
+    /// Whether this process may store.
+    pub tenure: Arc<Tenure>,
+    /// Slots in use.
+    pub slots: Slots,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and randomness.
+    pub ids: Arc<dyn Ids>,
+    /// Sizes and times.
+    pub limits: Limits,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// One permit a call under way.
+    pub calls: Semaphore,
+    /// Cancelled when a stopping process waits no longer.
+    pub abandon: CancellationToken,
+}
+
+/// Messages that go together, and how often they were tried.
+struct Group {
+    pending: Vec<Pending>,
+    /// Tries that the store refused for its load.
+    tries: u32,
+    /// Tries that another writer overtook.
+    races: u32,
+}
+
+/// A batch under way. The mark's slot stays in use until the batch is known to be stored or not.
+struct Attempt {
+    batch: Batch,
+    hold: SlotHold,
+}
+
+/// What follows from one try.
+enum Next {
+    /// The batch is stored, perhaps by an earlier try.
+    Committed,
+    /// Another writer was faster: at the new head.
+    Overtaken(Vec<Pending>),
+    /// What is left, at once: the others were answered.
+    Again(Vec<Pending>),
+    /// After a wait.
+    Later(Vec<Pending>),
+    /// In halves: the store finds something in it invalid.
+    Split(Vec<Pending>),
+    /// Never: the data contradict each other.
+    Halt(Vec<Pending>),
+}
+
+impl Committer {
+    /// Stores the messages in their order, and answers each exactly once.
+    pub async fn settle(&self, chat: ChatId, memory: &mut Memory, pending: Vec<Pending>, callers: &dyn Callers) {
+        let mut groups = VecDeque::from([Group { pending, tries: 0, races: 0 }]);
+        while let Some(mut group) = groups.pop_front() {
+            let (wanted, late): (Vec<_>, Vec<_>) =
+                group.pending.into_iter().partition(|pending| callers.are_waiting(pending));
+            refuse(&late, Refusal::Unavailable, callers);
+            group.pending = wanted;
+            if group.pending.is_empty() {
+                continue;
+            }
+            for again in self.try_once(chat, memory, group, callers).await.into_iter().flatten().rev() {
+                groups.push_front(again);
+            }
+        }
+    }
+
+    /// One try. Returns what must be tried again, in order.
+    async fn try_once(
+        &self,
+        chat: ChatId,
+        memory: &mut Memory,
+        mut group: Group,
+        callers: &dyn Callers,
+    ) -> [Option<Group>; 2] {
+        if memory.halted.is_some() {
+            refuse(&group.pending, Refusal::Internal, callers);
+            return [None, None];
+        }
+        let head = match memory.head {
+            Some(head) => Ok(Some(head)),
+            None => self.read_head(chat, memory).await,
+        };
+        let head = match head {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                self.refuse_without_counter(chat, &group.pending, callers).await;
+                return [None, None];
+            }
+            Err(error) => return [self.later(chat, group, &error, callers).await, None],
+        };
+        let Some(attempt) = self.attempt(chat, head, memory.floor, &group.pending) else {
+            return [self.later(chat, group, &"the lease has expired", callers).await, None];
+        };
+        let (attempt, outcome) = self.ask(attempt).await;
+        let pending = std::mem::take(&mut group.pending);
+        let next = match outcome {
+            Commit::Committed => {
+                group.pending = pending;
+                Next::Committed
+            }
+            Commit::Cancelled(reasons) if is_own(&attempt.batch, &reasons) => {
+                group.pending = pending;
+                Next::Committed
+            }
+            Commit::Cancelled(reasons) => self.judge(memory, &attempt.batch, &reasons, pending, callers).await,
+            Commit::NotNow(error) => {
+                tracing::debug!(chat.id = %chat, "the store takes no batch of chat {chat} now: {error}");
+                Next::Later(pending)
+            }
+            Commit::Invalid(error) => {
+                tracing::error!(chat.id = %chat, "the store finds a batch of chat {chat} invalid: {error}");
+                Next::Split(pending)
+            }
+            // Only when the process waits no longer.
+            Commit::Unknown(_) => {
+                refuse(&pending, Refusal::Unavailable, callers);
+                memory.head = None;
+                return [None, None];
+            }
+        };
+        match next {
+            Next::Committed => {
+                self.hand_over(chat, memory, attempt, &group, callers);
+                [None, None]
+            }
+            Next::Overtaken(left) => {
+                self.metrics.lost_races.inc();
+                if group.races > 0 {
+                    self.pause(group.races - 1).await;
+                }
+                [Some(Group { pending: left, races: group.races + 1, ..group }), None]
+            }
+            Next::Again(left) => [Some(Group { pending: left, ..group }), None],
+            Next::Later(left) => {
+                let group = Group { pending: left, ..group };
+                [self.later(chat, group, &"the store is busy", callers).await, None]
+            }
+            Next::Split(left) if left.len() < 2 => {
+                refuse(&left, Refusal::Internal, callers);
+                [None, None]
+            }
+            Next::Split(mut left) => {
+                let second = left.split_off(left.len() / 2);
+                [left, second].map(|pending| Some(Group { pending, ..group }))
+            }
+            Next::Halt(left) => {
+                memory.halted = Some(Halted);
+                refuse(&left, Refusal::Internal, callers);
+                [None, None]
+            }
+        }
+    }
+
+    /// Reads the chat's counter and remembers it.
+    async fn read_head(&self, chat: ChatId, memory: &mut Memory) -> Result<Option<Sequence>, Error> {
+        let read = self.bounded(self.log.head(chat)).await?;
+        Ok(read.map(|head| {
+            self.remember(memory, head);
+            head.sequence
+        }))
+    }
+
+    /// Takes a head into account that was read without a memory of the chat.
+    fn remember(&self, memory: &mut Memory, head: Head) {
+        memory.head = Some(head.sequence);
+        memory.floor.stored = memory.floor.stored.max(head.published_through);
+        // What this incarnation stored it has handed over; only a forgotten slot may hide some of it.
+        let is_handed =
+            |mark: PublisherMark| self.tenure.is_own(mark.incarnation) && !self.publish.has_forgotten(mark.slot);
+        if head.publisher.is_some_and(is_handed) {
+            memory.floor.handed = memory.floor.handed.max(head.sequence);
+        }
+    }
+
+    /// Takes a head into account that another writer has moved.
+    fn overtaken(&self, chat: ChatId, memory: &mut Memory, head: Head) {
+        memory.head = Some(head.sequence);
+        memory.floor.stored = memory.floor.stored.max(head.published_through);
+        // Our own mark on a head that we do not remember: an old request of ours arrived late.
+        if head.publisher.is_some_and(|mark| self.tenure.is_own(mark.incarnation)) {
+            let through = self.publish.published_through(chat, memory.floor);
+            if self.publish.adopt(chat, through, head.sequence) {
+                memory.floor.handed = head.sequence;
+            }
+        }
+    }
+
+    /// The batch as it is to be asked for; `None` while this process may not store.
+    fn attempt(&self, chat: ChatId, head: Sequence, floor: Floor, pending: &[Pending]) -> Option<Attempt> {
+        let incarnation = self.tenure.current()?;
+        let now = self.clock.now();
+        let hold = self.slots.hold(now);
+        let messages = pending.iter().zip(head.0 + 1..).map(|(pending, sequence)| stored(pending, Sequence(sequence)));
+        let batch = Batch {
+            chat,
+            token: self.ids.ulid().to_string(),
+            after: head,
+            messages: messages.collect(),
+            published_through: self.publish.published_through(chat, floor),
+            publisher: PublisherMark::new(incarnation, hold.slot(), chat),
+            at: now,
+        };
+        Some(Attempt { batch, hold })
+    }
+
+    /// Asks until the outcome is known: the same request under the same token, while the lease is the same.
+    async fn ask(&self, mut attempt: Attempt) -> (Attempt, Commit) {
+        let mut unknown = 0_u32;
+        loop {
+            let outcome = self.call(&mut attempt).await;
+            let error = match outcome {
+                Commit::Unknown(error) => error,
+                // An earlier try may still be under way; what this one met says nothing about it.
+                Commit::NotNow(error) | Commit::Invalid(error) if unknown > 0 => error,
+                Commit::Cancelled(reasons) if unknown > 0 && !is_final(&reasons) => {
+                    Error::new(ErrorKind::Unavailable, "the request met another transaction")
+                }
+                known @ (Commit::Committed | Commit::Cancelled(_) | Commit::NotNow(_) | Commit::Invalid(_)) => {
+                    return (attempt, known);
+                }
+            };
+            self.metrics.unknown_outcomes.inc();
+            let chat = attempt.batch.chat;
+            if unknown == 0 {
+                tracing::warn!(chat.id = %chat, "a batch of chat {chat} has an unknown outcome, asking again: {error}");
+            }
+            tokio::select! {
+                () = self.pause(unknown) => {}
+                () = self.abandon.cancelled() => return (attempt, Commit::Unknown(error)),
+            }
+            unknown = unknown.saturating_add(1);
+        }
+    }
+
+    /// A mark of a lost lease leads nobody to the chat. Should the old request have been stored, then the
+    /// idempotency items will say so, for they hold the ids of these very messages.
+    fn sign_anew(&self, attempt: &mut Attempt, incarnation: domain::publisher::Incarnation) {
+        attempt.hold = self.slots.hold(self.clock.now());
+        attempt.batch.publisher = PublisherMark::new(incarnation, attempt.hold.slot(), attempt.batch.chat);
+        attempt.batch.token = self.ids.ulid().to_string();
+    }
+
+    async fn call(&self, attempt: &mut Attempt) -> Commit {
+        let expired = || Commit::NotNow(Error::new(ErrorKind::Unavailable, "the lease has expired"));
+        let Ok(_permit) = self.calls.acquire().await else {
+            return expired(); // the semaphore is never closed
+        };
+        // Asked at the last moment: nothing is sent under a lease that has expired.
+        let Some(incarnation) = self.tenure.current() else { return expired() };
+        if incarnation != attempt.batch.publisher.incarnation {
+            self.sign_anew(attempt, incarnation);
+        }
+        let batch = &attempt.batch;
+        let span =
+            tracing::info_span!("durability.commit", chat.id = %batch.chat, batch.messages = batch.messages.len());
+        match timeout(self.limits.store_timeout, self.log.commit(batch).instrument(span)).await {
+            Ok(outcome) => outcome,
+            Err(elapsed) => Commit::Unknown(Error::unavailable("the store does not answer", elapsed)),
+        }
+    }
+
+    /// The batch is stored: the next hop gets it first, then the callers their answers.
+    fn hand_over(&self, chat: ChatId, memory: &mut Memory, attempt: Attempt, group: &Group, callers: &dyn Callers) {
+        let Attempt { batch, hold } = attempt;
+        self.metrics.batch_messages.observe(f64::from(u32::try_from(batch.messages.len()).unwrap_or(u32::MAX)));
+        let answers: Vec<Original> = batch.messages.iter().map(original).collect();
+        let last = Sequence(batch.after.0 + u64::try_from(batch.messages.len()).unwrap_or(0));
+        let outgoing = batch.messages.into_iter().zip(&group.pending).map(|(message, pending)| Outgoing {
+            message,
+            origin: pending.draft.origin,
+            traceparent: pending.traceparent.clone(),
+        });
+        memory.head = Some(last);
+        if self.publish.committed(chat, memory.floor, outgoing.collect(), hold) == Handed::Taken {
+            memory.floor.handed = last;
+        }
+        for (pending, original) in group.pending.iter().zip(answers) {
+            callers.answer(pending, Ok(Stored { original, is_duplicate: false }));
+        }
+    }
+
+    /// Reads the reasons position by position; `Nothing` proves nothing.
+    async fn judge(
+        &self,
+        memory: &mut Memory,
+        batch: &Batch,
+        reasons: &Cancelled,
+        pending: Vec<Pending>,
+        callers: &dyn Callers,
+    ) -> Next {
+        let asked = pending.len();
+        let outsiders: Vec<UserId> = batch
+            .senders()
+            .into_iter()
+            .zip(&reasons.members)
+            .filter_map(|(sender, verdict)| matches!(verdict, Verdict::Failed(())).then_some(sender))
+            .collect();
+        let mut left = Vec::with_capacity(asked);
+        for (pending, key) in pending.into_iter().zip(&reasons.keys) {
+            match key {
+                // Also when its sender has left since.
+                Verdict::Failed(original) => callers.answer(&pending, Ok(stored_before(&pending, *original))),
+                Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid
+                    if outsiders.contains(&pending.draft.sender) =>
+                {
+                    self.refuse_outsider(&pending, callers).await;
+                }
+                Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid => left.push(pending),
+            }
+        }
+        match reasons.counter {
+            Verdict::Failed(Some(head)) => {
+                self.overtaken(batch.chat, memory, head);
+                return Next::Overtaken(left);
+            }
+            Verdict::Failed(None) => {
+                memory.head = None;
+                return Next::Overtaken(left);
+            }
+            Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid => {}
+        }
+        if reasons.places.contains(&Verdict::Failed(())) {
+            return self.doubt(memory, batch, left).await;
+        }
+        let (is_invalid, is_busy) = (is_any(reasons, Kind::Invalid), is_any(reasons, Kind::Busy));
+        if is_busy {
+            self.metrics.transaction_conflicts.inc();
+        }
+        match (is_invalid, is_busy || left.len() == asked) {
+            (true, _) => Next::Split(left),
+            (false, true) => Next::Later(left),
+            (false, false) => Next::Again(left),
+        }
+    }
+
+    /// A place is taken although the counter does not seem to have moved: look again before crying wolf.
+    async fn doubt(&self, memory: &mut Memory, batch: &Batch, left: Vec<Pending>) -> Next {
+        let chat = batch.chat;
+        match self.bounded(self.log.head(chat)).await {
+            Ok(Some(head)) if head.sequence == batch.after => {
+                self.metrics.duplicate_sequence.inc();
+                let after = batch.after;
+                tracing::error!(
+                    severity = "SEV-1",
+                    chat.id = %chat,
+                    "chat {chat} has messages above its counter {after}, so it takes no more"
+                );
+                Next::Halt(left)
+            }
+            Ok(Some(head)) => {
+                self.overtaken(chat, memory, head);
+                Next::Overtaken(left)
+            }
+            Ok(None) => {
+                memory.head = None;
+                Next::Overtaken(left)
+            }
+            Err(_) => Next::Later(left),
+        }
+    }
+
+    /// Refuses who is not a member, unless the message was stored while they were.
+    async fn refuse_outsider(&self, pending: &Pending, callers: &dyn Callers) {
+        let draft = &pending.draft;
+        let outcome = match self.bounded(self.log.original(draft.chat, draft.sender, draft.client_id)).await {
+            Ok(Some(original)) => Ok(stored_before(pending, original)),
+            Ok(None) => Err(Refusal::NotAMember),
+            Err(_) => Err(Refusal::Unavailable),
+        };
+        callers.answer(pending, outcome);
+    }
+
+    /// A chat without a counter does not exist, or has lost it: then its members are told otherwise (D2.9).
+    async fn refuse_without_counter(&self, chat: ChatId, pending: &[Pending], callers: &dyn Callers) {
+        for pending in pending {
+            let refusal = match self.bounded(self.members.membership(chat, pending.draft.sender)).await {
+                Ok(None) => Refusal::NotAMember,
+                Ok(Some(_)) => {
+                    self.metrics.counter_missing.inc();
+                    tracing::error!(
+                        severity = "SEV-1",
+                        chat.id = %chat,
+                        "chat {chat} has members and no counter, so it takes no messages"
+                    );
+                    Refusal::Internal
+                }
+                Err(_) => Refusal::Unavailable,
+            };
+            callers.answer(pending, Err(refusal));
+        }
+    }
+
+    /// Waits before the next try, unless there were enough.
+    async fn later(
+        &self,
+        chat: ChatId,
+        group: Group,
+        cause: &(dyn std::fmt::Display + Sync),
+        callers: &dyn Callers,
+    ) -> Option<Group> {
+        let tries = group.tries + 1;
+        if tries >= self.limits.commit_tries {
+            tracing::warn!(chat.id = %chat, "gave up on a batch of chat {chat} after {tries} tries: {cause}");
+            refuse(&group.pending, Refusal::Unavailable, callers);
+            return None;
+        }
+        self.pause(group.tries).await;
+        Some(Group { tries, ..group })
+    }
+
+    async fn pause(&self, attempt: u32) {
+        let backoff = Backoff { base: self.limits.retry_base, cap: self.limits.retry_cap };
+        sleep(backoff.delay(attempt, self.ids.as_ref())).await;
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match timeout(self.limits.store_timeout, call).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(Error::unavailable("the store does not answer", elapsed)),
+        }
+    }
+}
+
+fn refuse(pending: &[Pending], refusal: Refusal, callers: &dyn Callers) {
+    for pending in pending {
+        callers.answer(pending, Err(refusal));
+    }
+}
+
+fn stored(pending: &Pending, sequence: Sequence) -> StoredMessage {
+    let draft = &pending.draft;
+    StoredMessage {
+        id: pending.id,
+        chat: draft.chat,
+        sequence,
+        sender: draft.sender,
+        client_id: draft.client_id,
+        content: draft.content.clone(),
+        created_at: pending.created_at,
+    }
+}
+
+fn original(message: &StoredMessage) -> Original {
+    Original { id: message.id, sequence: message.sequence, created_at: message.created_at }
+}
+
+fn stored_before(pending: &Pending, original: Original) -> Stored {
+    Stored { original, is_duplicate: original.id != pending.id }
+}
+
+/// Whether the batch was stored by an earlier try: the store holds these very messages at these places.
+fn is_own(batch: &Batch, reasons: &Cancelled) -> bool {
+    batch.messages.iter().zip(&reasons.keys).all(|(message, key)| *key == Verdict::Failed(original(message)))
+}
+
+/// Whether a request with these reasons can't be stored later either: a condition failed, which for counter
+/// and keys is for good.
+fn is_final(reasons: &Cancelled) -> bool {
+    matches!(reasons.counter, Verdict::Failed(_))
+        || reasons.keys.iter().any(|key| matches!(key, Verdict::Failed(_)))
+        || reasons.places.iter().chain(&reasons.members).any(|verdict| matches!(verdict, Verdict::Failed(())))
+}
+
+/// Kinds of verdicts that are about no condition.
+#[derive(Clone, Copy)]
+enum Kind {
+    Busy,
+    Invalid,
+}
+
+fn is_any(reasons: &Cancelled, kind: Kind) -> bool {
+    fn is<T>(verdict: &Verdict<T>, kind: Kind) -> bool {
+        match kind {
+            Kind::Busy => matches!(verdict, Verdict::Conflict | Verdict::Throttled),
+            Kind::Invalid => matches!(verdict, Verdict::Invalid),
+        }
+    }
+    is(&reasons.counter, kind)
+        || reasons.keys.iter().any(|verdict| is(verdict, kind))
+        || reasons.places.iter().chain(&reasons.members).any(|verdict| is(verdict, kind))
+}

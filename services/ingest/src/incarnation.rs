@@ -1,0 +1,159 @@
+//! This process's lease: while it runs, the process may store messages (D4.3).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::{
+    Clock, Error, Ids,
+    ports::Incarnations,
+    publisher::{Incarnation, Lease},
+};
+use platform::{Gate, retry::Backoff};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Limits, metrics::Metrics, slots::Slots};
+
+/// The lease of this process, renewed until it ends; a lost one is followed by a new incarnation.
+pub struct Tenure {
+    incarnations: Arc<dyn Incarnations>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    slots: Slots,
+    limits: Limits,
+    metrics: Metrics,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    incarnation: Incarnation,
+    /// Measured from before the renewal was sent, so that nobody else sees the lease expired earlier.
+    until: Instant,
+}
+
+impl Tenure {
+    /// A process without a lease yet: [`Tenure::keep`] takes one.
+    pub fn new(
+        incarnations: Arc<dyn Incarnations>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        slots: Slots,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Self {
+        Self { incarnations, clock, ids, slots, limits, metrics, held: Mutex::new(None) }
+    }
+
+    /// As whom this process may store messages at this moment; `None` while its lease has expired.
+    pub fn current(&self) -> Option<Incarnation> {
+        let held = *self.held();
+        held.filter(|held| Instant::now() < held.until).map(|held| held.incarnation)
+    }
+
+    /// Whether this is the lease of this process, expired or not.
+    pub fn is_own(&self, incarnation: Incarnation) -> bool {
+        self.held().is_some_and(|held| held.incarnation == incarnation)
+    }
+
+    /// Takes a lease, renews it, and takes another when it is lost. Never ends; the gate opens with the first lease.
+    pub async fn keep(&self, gate: &Gate) {
+        loop {
+            let incarnation = self.open().await;
+            gate.open();
+            self.renew_until_lost(incarnation).await;
+            *self.held() = None;
+            self.metrics.leases_lost.inc();
+            tracing::error!(
+                incarnation.id = %incarnation,
+                "incarnation {incarnation} lost its lease, so a new one begins"
+            );
+        }
+    }
+
+    /// Ends the lease: whoever looks for something to take over finds nothing, or at once what is left.
+    pub async fn end(&self, is_left: Left) {
+        let Some(held) = self.held().take() else { return };
+        let ended = match is_left {
+            Left::Nothing => {
+                let oldest_slot = self.slots.oldest(self.clock.now());
+                let lease =
+                    Lease { incarnation: held.incarnation, expires_at: self.clock.now(), oldest_slot, claim: None };
+                self.bounded(self.incarnations.close(&lease)).await
+            }
+            Left::Unpublished => {
+                let now = self.clock.now();
+                let renewal = self.incarnations.renew(held.incarnation, now, self.slots.oldest(now));
+                self.bounded(renewal).await.map(|_| ())
+            }
+        };
+        if let Err(error) = ended {
+            tracing::warn!("failed to end the lease, so others wait for it to expire: {error}");
+        }
+    }
+
+    async fn open(&self) -> Incarnation {
+        let incarnation = Incarnation::new(self.ids.as_ref());
+        let backoff = Backoff { base: self.limits.retry_base, cap: self.limits.lease_renewal };
+        let mut attempt = 0;
+        loop {
+            let (asked, now) = (Instant::now(), self.clock.now());
+            let expires_at = now + self.limits.lease_ttl;
+            let lease = Lease { incarnation, expires_at, oldest_slot: self.slots.oldest(now), claim: None };
+            match self.bounded(self.incarnations.open(&lease)).await {
+                Ok(()) => {
+                    *self.held() = Some(Held { incarnation, until: asked + self.limits.lease_ttl });
+                    tracing::info!(incarnation.id = %incarnation, "incarnation {incarnation} begins");
+                    return incarnation;
+                }
+                Err(error) if attempt == 0 => tracing::warn!("failed to take a lease, trying on: {error}"),
+                Err(_) => {}
+            }
+            sleep(backoff.delay(attempt, self.ids.as_ref())).await;
+            attempt += 1;
+        }
+    }
+
+    async fn renew_until_lost(&self, incarnation: Incarnation) {
+        let mut failures = 0_u32;
+        loop {
+            sleep(self.limits.lease_renewal).await;
+            let (asked, now) = (Instant::now(), self.clock.now());
+            let expires_at = now + self.limits.lease_ttl;
+            let renewal = self.incarnations.renew(incarnation, expires_at, self.slots.oldest(now));
+            match self.bounded(renewal).await {
+                Ok(true) => {
+                    // An expired lease that nobody claimed is as good as a new one: whoever would have
+                    // claimed it after this renewal fails.
+                    *self.held() = Some(Held { incarnation, until: asked + self.limits.lease_ttl });
+                    failures = 0;
+                }
+                Ok(false) => return,
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!("failed to renew the lease, trying on: {error}");
+                    }
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match timeout(self.limits.store_timeout, call).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(Error::unavailable("the store does not answer", elapsed)),
+        }
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a process leaves behind when it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// All it stored is on the log.
+    Nothing,
+    /// Somebody must publish the rest.
+    Unpublished,
+}

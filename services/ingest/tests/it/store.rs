@@ -1,0 +1,360 @@
+//! A store in memory that keeps the conditions of the transaction, and fails as it is told to.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use domain::{
+    Error, Millis,
+    ids::{ChatId, ClientMessageId, MessageId, UserId},
+    membership::{Membership, Role},
+    message::{Content, Sequence, StoredMessage},
+    ports::{
+        DeliveryState, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
+        delivery_state::Watermark,
+        heads::Standing,
+        message_log::{Batch, Cancelled, Commit, Head, Original, Verdict},
+    },
+    publisher::{Claim, Incarnation, Lease, PublisherMark, Slot},
+};
+use tokio::sync::watch;
+
+/// What the next commit meets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// It is stored, and nobody says so.
+    LoseAnswer,
+    /// It never arrives.
+    LoseRequest,
+    /// Another transaction is at the counter.
+    Conflict,
+    /// The store takes nothing.
+    NotNow,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) heads: HashMap<ChatId, Head>,
+    pub(crate) messages: BTreeMap<(ChatId, Sequence), StoredMessage>,
+    keys: HashMap<(ChatId, UserId, ClientMessageId), Original>,
+    pub(crate) members: HashSet<(ChatId, UserId)>,
+    tokens: HashSet<String>,
+    pub(crate) leases: BTreeMap<Incarnation, Lease>,
+    watermarks: HashMap<(UserId, ChatId, Watermark), Sequence>,
+    /// What each commit was asked, in order.
+    pub(crate) commits: Vec<Batch>,
+    pub(crate) head_reads: usize,
+    faults: VecDeque<Fault>,
+    /// A text that makes a batch invalid.
+    pub(crate) poison: Option<String>,
+    /// Each commit stores another writer's message before it.
+    pub(crate) rivals: VecDeque<StoredMessage>,
+}
+
+/// The store, shared by all nodes of a test.
+pub(crate) struct Store {
+    state: Mutex<State>,
+    /// Commits wait while it is shut.
+    open: watch::Sender<bool>,
+}
+
+impl Store {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), open: watch::Sender::new(true) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics with it")
+    }
+
+    pub(crate) fn shut(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(crate) fn reopen(&self) {
+        self.open.send_replace(true);
+    }
+
+    pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults.extend(faults);
+    }
+
+    pub(crate) fn add_chat(&self, chat: ChatId, members: &[UserId]) {
+        let mut state = self.state();
+        let head = Head { sequence: Sequence(0), published_through: Sequence(0), publisher: None };
+        state.heads.insert(chat, head);
+        state.members.extend(members.iter().map(|member| (chat, *member)));
+    }
+
+    /// The texts of a chat in order, after checking that the sequences have no holes.
+    pub(crate) fn texts(&self, chat: ChatId) -> Vec<String> {
+        let state = self.state();
+        let stored: Vec<_> = state.messages.range((chat, Sequence(0))..).take_while(|(key, _)| key.0 == chat).collect();
+        for ((key, message), sequence) in stored.iter().zip(1..) {
+            assert_eq!((key.1, message.sequence), (Sequence(sequence), Sequence(sequence)), "a hole");
+        }
+        assert_eq!(state.heads[&chat].sequence.0, stored.len() as u64, "the counter");
+        stored.into_iter().map(|(_, message)| message.content.as_str().to_owned()).collect()
+    }
+}
+
+impl State {
+    fn commit(&mut self, batch: &Batch) -> Commit {
+        self.commits.push(batch.clone());
+        if let Some(rival) = self.rivals.pop_front() {
+            self.write(&rival);
+        }
+        let fault = self.faults.pop_front();
+        let nothing = |count| vec![Verdict::Nothing; count];
+        match fault {
+            Some(Fault::LoseRequest) => return Commit::Unknown(away()),
+            Some(Fault::NotNow) => return Commit::NotNow(away()),
+            Some(Fault::Conflict) => {
+                return Commit::Cancelled(Cancelled {
+                    counter: Verdict::Conflict,
+                    places: nothing(batch.messages.len()),
+                    keys: vec![Verdict::Nothing; batch.messages.len()],
+                    members: nothing(batch.senders().len()),
+                });
+            }
+            Some(Fault::LoseAnswer) | None => {}
+        }
+        if let Some(poison) = &self.poison
+            && batch.messages.iter().any(|message| message.content.as_str() == poison)
+        {
+            return Commit::Invalid(Error::internal("poisoned"));
+        }
+        let outcome = if self.tokens.contains(&batch.token) { Commit::Committed } else { self.apply(batch) };
+        if matches!(fault, Some(Fault::LoseAnswer)) { Commit::Unknown(away()) } else { outcome }
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Commit {
+        fn check(holds: bool) -> Verdict<()> {
+            if holds { Verdict::Nothing } else { Verdict::Failed(()) }
+        }
+        let head = self.heads.get(&batch.chat).copied();
+        let is_at = head.is_some_and(|head| head.sequence == batch.after);
+        let reasons = Cancelled {
+            counter: if is_at { Verdict::Nothing } else { Verdict::Failed(head) },
+            places: batch
+                .messages
+                .iter()
+                .map(|message| check(!self.messages.contains_key(&(batch.chat, message.sequence))))
+                .collect(),
+            keys: batch
+                .messages
+                .iter()
+                .map(|message| match self.keys.get(&(batch.chat, message.sender, message.client_id)) {
+                    Some(original) => Verdict::Failed(*original),
+                    None => Verdict::Nothing,
+                })
+                .collect(),
+            members: batch
+                .senders()
+                .into_iter()
+                .map(|sender| check(self.members.contains(&(batch.chat, sender))))
+                .collect(),
+        };
+        let is_clear = reasons.counter == Verdict::Nothing
+            && reasons.keys.iter().all(|key| *key == Verdict::Nothing)
+            && reasons.places.iter().chain(&reasons.members).all(|verdict| *verdict == Verdict::Nothing);
+        if !is_clear {
+            return Commit::Cancelled(reasons);
+        }
+        for message in &batch.messages {
+            self.write(message);
+        }
+        self.tokens.insert(batch.token.clone());
+        let publisher = Some(batch.publisher);
+        let sequence = Sequence(batch.after.0 + batch.messages.len() as u64);
+        self.heads.insert(batch.chat, Head { sequence, published_through: batch.published_through, publisher });
+        Commit::Committed
+    }
+
+    /// Stores one message at the place after the head.
+    fn write(&mut self, message: &StoredMessage) {
+        let head = self.heads.get_mut(&message.chat).expect("a chat");
+        let sequence = head.sequence.next();
+        head.sequence = sequence;
+        let message = StoredMessage { sequence, ..message.clone() };
+        let original = Original { id: message.id, sequence, created_at: message.created_at };
+        self.keys.insert((message.chat, message.sender, message.client_id), original);
+        self.messages.insert((message.chat, sequence), message);
+    }
+}
+
+pub(crate) fn message(chat: ChatId, sender: UserId, id: u128, text: &str) -> StoredMessage {
+    StoredMessage {
+        id: MessageId(ulid::Ulid(id)),
+        chat,
+        sequence: Sequence(0),
+        sender,
+        client_id: ClientMessageId(uuid::Uuid::from_u128(id)),
+        content: Content::new("", text).expect("valid"),
+        created_at: Millis(1),
+    }
+}
+
+fn away() -> Error {
+    Error::unavailable("the store does not answer", "as the test wants it")
+}
+
+/// One node's way to the store, which can be cut: then no call ends any more, as after a kill.
+pub(crate) struct Link {
+    pub(crate) store: Arc<Store>,
+    pub(crate) cut: watch::Receiver<bool>,
+}
+
+impl Link {
+    async fn pass(&self) {
+        tokio::task::yield_now().await;
+        if *self.cut.borrow() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl MessageLog for Link {
+    async fn head(&self, chat: ChatId) -> Result<Option<Head>, Error> {
+        self.pass().await;
+        let mut state = self.store.state();
+        state.head_reads += 1;
+        Ok(state.heads.get(&chat).copied())
+    }
+
+    async fn commit(&self, batch: &Batch) -> Commit {
+        self.pass().await;
+        let mut open = self.store.open.subscribe();
+        open.wait_for(|open| *open).await.expect("the store lives");
+        let outcome = self.store.state().commit(batch);
+        self.pass().await;
+        outcome
+    }
+
+    async fn original(
+        &self,
+        chat: ChatId,
+        sender: UserId,
+        client_id: ClientMessageId,
+    ) -> Result<Option<Original>, Error> {
+        self.pass().await;
+        Ok(self.store.state().keys.get(&(chat, sender, client_id)).copied())
+    }
+
+    async fn marked(&self, mark: PublisherMark) -> Result<Vec<ChatId>, Error> {
+        self.pass().await;
+        let state = self.store.state();
+        Ok(state.heads.iter().filter(|(_, head)| head.publisher == Some(mark)).map(|(chat, _)| *chat).collect())
+    }
+}
+
+#[async_trait]
+impl MessageHistory for Link {
+    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+        self.pass().await;
+        let state = self.store.state();
+        let above = state.messages.range((chat, after.next())..).take_while(|(key, _)| key.0 == chat);
+        Ok(above.take(limit as usize).map(|(_, message)| message.clone()).collect())
+    }
+
+    async fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+        self.pass().await;
+        let state = self.store.state();
+        let below = state.messages.range((chat, Sequence(0))..(chat, before.unwrap_or(Sequence(u64::MAX))));
+        Ok(below.rev().take(limit as usize).map(|(_, message)| message.clone()).collect())
+    }
+}
+
+#[async_trait]
+impl MembershipDirectory for Link {
+    async fn membership(&self, chat: ChatId, user: UserId) -> Result<Option<Membership>, Error> {
+        self.pass().await;
+        let is_member = self.store.state().members.contains(&(chat, user));
+        Ok(is_member.then_some(Membership { chat, user, role: Role::Member, joined_at: Millis(1), muted_until: None }))
+    }
+
+    async fn members(&self, _chat: ChatId) -> Result<Vec<Membership>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn chats_of(&self, _user: UserId) -> Result<Vec<Membership>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Incarnations for Link {
+    async fn open(&self, lease: &Lease) -> Result<(), Error> {
+        self.pass().await;
+        self.store.state().leases.insert(lease.incarnation, lease.clone());
+        Ok(())
+    }
+
+    async fn renew(&self, own: Incarnation, expires_at: Millis, oldest_slot: Slot) -> Result<bool, Error> {
+        self.pass().await;
+        match self.store.state().leases.get_mut(&own) {
+            Some(lease) if lease.claim.is_none() => {
+                (lease.expires_at, lease.oldest_slot) = (expires_at, oldest_slot);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Lease>, Error> {
+        self.pass().await;
+        Ok(self.store.state().leases.values().cloned().collect())
+    }
+
+    async fn claim(&self, seen: &Lease, claim: Claim) -> Result<bool, Error> {
+        self.pass().await;
+        match self.store.state().leases.get_mut(&seen.incarnation) {
+            Some(lease) if lease.claim == seen.claim && lease.expires_at == seen.expires_at => {
+                lease.claim = Some(claim);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn close(&self, seen: &Lease) -> Result<(), Error> {
+        self.pass().await;
+        let mut state = self.store.state();
+        let by = |lease: &Lease| lease.claim.map(|claim| claim.by);
+        if state.leases.get(&seen.incarnation).is_some_and(|lease| by(lease) == by(seen)) {
+            state.leases.remove(&seen.incarnation);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Heads for Link {
+    async fn heads(&self, user: UserId, chats: &[ChatId]) -> Result<Vec<Standing>, Error> {
+        self.pass().await;
+        let state = self.store.state();
+        let head = |chat| state.members.contains(&(chat, user)).then(|| state.heads[&chat].sequence);
+        Ok(chats.iter().map(|chat| Standing { chat: *chat, head: head(*chat) }).collect())
+    }
+}
+
+#[async_trait]
+impl DeliveryState for Link {
+    async fn advance(
+        &self,
+        user: UserId,
+        chat: ChatId,
+        mark: Watermark,
+        to: Sequence,
+        _at: Millis,
+    ) -> Result<Sequence, Error> {
+        self.pass().await;
+        let mut state = self.store.state();
+        let stored = state.watermarks.entry((user, chat, mark)).or_default();
+        *stored = (*stored).max(to);
+        Ok(*stored)
+    }
+}

@@ -1,0 +1,3 @@
+//! The whole platform from outside.
+
+mod tidy;
