@@ -168,9 +168,10 @@ impl ports::Chats for Chats {
                 Outcome::Committed => return Ok(()),
                 Outcome::Refused(reasons) if failed_at(&reasons, 0) => {
                     let is_there = reasons[0].item().is_some_and(|item| !item.is_empty());
-                    return Err(match is_there {
-                        true => Error::new(ErrorKind::Conflict, "the member has another role by now"),
-                        false => Error::new(ErrorKind::NotFound, "not a member of the chat"),
+                    return Err(if is_there {
+                        Error::new(ErrorKind::Conflict, "the member has another role by now")
+                    } else {
+                        Error::new(ErrorKind::NotFound, "not a member of the chat")
                     });
                 }
                 Outcome::Refused(_) => tokio::time::sleep(BACKOFF.delay(race, self.ids.as_ref())).await,

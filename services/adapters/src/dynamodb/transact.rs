@@ -43,9 +43,8 @@ pub(super) async fn write(store: &Store, ids: &dyn Ids, items: Vec<TransactWrite
     let mut attempt = 0;
     loop {
         let request = store.client.transact_write_items().client_request_token(&token);
-        let error = match request.set_transact_items(Some(items.clone())).send().await {
-            Ok(_) => return Ok(Outcome::Committed),
-            Err(error) => error,
+        let Err(error) = request.set_transact_items(Some(items.clone())).send().await else {
+            return Ok(Outcome::Committed);
         };
         if let Some(reasons) = refused(&error) {
             return Ok(Outcome::Refused(reasons));

@@ -53,12 +53,11 @@ impl Parts {
     async fn create_direct(&self, caller: UserId, other: UserId, metadata: &MetadataMap) -> Result<Made, Error> {
         self.all_exist(&[other]).await?;
         let cause = self.cause(caller, metadata);
-        let answer = match self.list.direct(caller, other).await? {
-            Some(chat) => DirectChat::Existing(chat),
-            None => {
-                self.may_have_more(caller, ChatType::Direct, cause.at).await?;
-                self.chats.create_direct(ChatId::new(self.ids.as_ref()), other, &cause).await?
-            }
+        let answer = if let Some(chat) = self.list.direct(caller, other).await? {
+            DirectChat::Existing(chat)
+        } else {
+            self.may_have_more(caller, ChatType::Direct, cause.at).await?;
+            self.chats.create_direct(ChatId::new(self.ids.as_ref()), other, &cause).await?
         };
         match answer {
             DirectChat::Created(chat) => {

@@ -2,6 +2,7 @@
 
 mod chat_world;
 mod chats;
+mod chats_over_rest;
 mod history;
 mod login;
 mod outbox;
