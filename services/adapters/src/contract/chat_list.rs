@@ -28,7 +28,7 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
     assert_eq!((&empty.chat, empty.other, empty.head, &empty.last), (&chat, Some(ada), Sequence(0), &None));
     assert_eq!((empty.acked, empty.pending_ack_count(), empty.updated_at()), (None, 0, chat.updated_at));
 
-    let last = LastMessage {
+    let newest = LastMessage {
         id: MessageId::new(&SystemIds),
         sender: ada,
         created_at: Millis(1_999_999_999_999),
@@ -46,10 +46,10 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
              last_message_at = :at, last_message_preview = :preview",
         )
         .expression_attribute_values(":head", number("12".to_owned()))
-        .expression_attribute_values(":id", text(last.id.to_string()))
+        .expression_attribute_values(":id", text(newest.id.to_string()))
         .expression_attribute_values(":sender", text(ada.to_string()))
-        .expression_attribute_values(":at", number(last.created_at.to_string()))
-        .expression_attribute_values(":preview", text(last.preview.clone()))
+        .expression_attribute_values(":at", number(newest.created_at.to_string()))
+        .expression_attribute_values(":preview", text(newest.preview.clone()))
         .send()
         .await
         .expect("updated");
@@ -69,9 +69,9 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
         list.chat(ben, chat.id).await.expect("read").expect("there"),
         list.chats(ben, &[chat.id]).await.expect("read").remove(0),
     ] {
-        assert_eq!((listed.head, listed.last.as_ref()), (Sequence(12), Some(&last)));
+        assert_eq!((listed.head, listed.last.as_ref()), (Sequence(12), Some(&newest)));
         assert_eq!((listed.acked, listed.pending_ack_count()), (Some(Sequence(10)), 2));
-        assert_eq!(listed.updated_at(), last.created_at);
+        assert_eq!(listed.updated_at(), newest.created_at);
     }
     assert_eq!(list.chat(ada, chat.id).await.expect("read").expect("there").acked, None, "a watermark is personal");
 }

@@ -18,7 +18,7 @@ use domain::{
 use platform::{Process, clock::SystemIds};
 
 use super::store;
-use crate::dynamodb::{Store, chats::Chats, layout::Table, outbox::Outbox};
+use crate::dynamodb::{Store, attributes::Item, chats::Chats, layout::Table, outbox::Outbox};
 
 /// A store with the ports under test on it.
 pub(crate) struct World {
@@ -57,10 +57,7 @@ impl World {
             .send()
             .await
             .expect("a page");
-        let text = |item: &std::collections::HashMap<String, AttributeValue>, name: &str| match &item[name] {
-            AttributeValue::S(text) => text.clone(),
-            other => panic!("{other:?}"),
-        };
+        let text = |item: &Item, name: &str| item[name].as_s().expect("a text").clone();
         let members = page.items().iter().map(|item| {
             let role = Role::from_stored(&text(item, "role")).expect("a role");
             (text(item, "user_id").parse().expect("an id"), role)

@@ -172,12 +172,12 @@ async fn a_message_lifts_its_chat_to_the_top_of_the_list() {
     let first = create(&mut client, &ada, direct(&ben)).await.chat_id;
     let second = create(&mut client, &ada, direct(&eve)).await.chat_id;
     let said = talk(&world, &first, &[&ada, &ben], 3).await;
-    let list = client.list_chats(ada.ask(ListChatsRequest::default())).await.expect("a list").into_inner().data;
-    assert_eq!(list.iter().map(|chat| chat.chat_id.as_str()).collect::<Vec<_>>(), [first.as_str(), second.as_str()]);
-    let last = list[0].last_message.as_ref().expect("the last message");
+    let shown = client.list_chats(ada.ask(ListChatsRequest::default())).await.expect("a list").into_inner().data;
+    assert_eq!(shown.iter().map(|chat| chat.chat_id.as_str()).collect::<Vec<_>>(), [first.as_str(), second.as_str()]);
+    let last = shown[0].last_message.as_ref().expect("the last message");
     assert_eq!((last.message_id.as_str(), last.sequence), (&*said[2].id.to_string(), 3));
     assert_eq!((last.sender_id.as_str(), last.content_preview.as_str()), (&*said[2].sender.to_string(), "message 3"));
-    assert_eq!(list[0].updated_at, last.created_at);
-    assert_eq!((list[0].current_sequence, list[0].pending_ack_count), (3, 3));
+    assert_eq!(shown[0].updated_at, last.created_at);
+    assert_eq!((shown[0].current_sequence, shown[0].pending_ack_count), (3, 3));
     server.process.shut_down().await;
 }
