@@ -1,6 +1,8 @@
 //! What each port promises, proved on the real systems that `embedded` starts.
 
 mod auth_limits;
+mod chat_list;
+mod chats;
 mod connection_registry;
 pub(crate) mod delivery_state;
 mod event_publisher;
@@ -15,5 +17,8 @@ pub(crate) mod otp_requests;
 mod revocations;
 mod sessions;
 mod users;
+mod outbox;
+mod store;
 mod world;
+
 pub(crate) use world::World;
