@@ -14,11 +14,11 @@ pub(crate) mod membership_directory;
 pub(crate) mod message_history;
 pub(crate) mod message_log;
 pub(crate) mod otp_requests;
+mod outbox;
 mod revocations;
 mod sessions;
-mod users;
-mod outbox;
 mod store;
+mod users;
 mod world;
 
 pub(crate) use world::World;

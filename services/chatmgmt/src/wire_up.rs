@@ -42,7 +42,7 @@ pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Runn
     let secrets = Secrets::read(&settings.auth_dir, settings.auth_signing_key.as_deref())?;
     let verifier = Arc::new(Verifier::from_jwks_file(&secrets.public_keys)?);
     follow_public_keys(verifier.clone(), process);
-    let store = dynamodb::Store::new(&settings.store).await;
+    let store = dynamodb::Store::for_service(&settings.store, "chatmgmt").await;
     let cache = redis::Cache::connect(&settings.redis).await?;
     let metrics = process.metrics(Metrics::register);
 

@@ -69,7 +69,7 @@ pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Runn
     let file = &settings.internal_token_file;
     let token = tokio::fs::read_to_string(file).await.with_context(|| format!("failed to read {}", file.display()))?;
     let token = InternalToken::new(&Secret::new(token))?;
-    let store = dynamodb::Store::new(&settings.store).await;
+    let store = dynamodb::Store::for_service(&settings.store, "ingest").await;
     let history = dynamodb::message_history::MessageHistory::new(store.clone());
     let ports = Ports {
         log: Arc::new(dynamodb::message_log::MessageLog::new(store.clone())),

@@ -6,7 +6,6 @@ mod start;
 
 use std::process::ExitCode;
 
-use config::Config;
 
 #[tokio::main]
 async fn main() -> ExitCode {
