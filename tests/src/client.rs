@@ -3,6 +3,7 @@
 mod connection;
 mod keep;
 mod rest;
+mod session;
 
 use std::{
     path::PathBuf,

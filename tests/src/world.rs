@@ -154,14 +154,15 @@ impl World {
         Ok(begun.elapsed())
     }
 
-    /// The binary on this world's folder, for tests of how it starts.
-    ///
-    /// # Errors
-    /// When it was not built.
-    pub fn command(&self) -> anyhow::Result<Command> {
+    fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary("standalone")?);
-        command.arg("--data").arg(self.folder.join("data")).kill_on_drop(true);
+        command.arg("--data").arg(self.data()).kill_on_drop(true);
         Ok(command)
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     fn log_file(&self) -> anyhow::Result<std::fs::File> {
@@ -195,7 +196,7 @@ impl World {
     /// # Errors
     /// When it is not there.
     pub fn address(&self, name: &str) -> anyhow::Result<String> {
-        let text = std::fs::read_to_string(self.folder.join("data/addresses.json"))?;
+        let text = std::fs::read_to_string(self.data().join("addresses.json"))?;
         let addresses: serde_json::Value = serde_json::from_str(&text)?;
         Ok(addresses[name].as_str().context("no such address")?.to_owned())
     }

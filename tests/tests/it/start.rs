@@ -1,16 +1,19 @@
 //! How the process starts, refuses to start, and ends.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, path::Path, time::Duration};
 
-use tests::world::{World, family};
-use tokio::time::{Instant, sleep};
+use tests::world::{World, binary, family};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs it with these flags and this search path; it must fail with one clear line, which is returned.
-async fn refused(world: &World, flags: &[&str], path: Option<&str>) -> anyhow::Result<String> {
-    let mut command = world.command()?;
-    command.args(flags);
+async fn refused(data: &Path, flags: &[&str], path: Option<&str>) -> anyhow::Result<String> {
+    let mut command = Command::new(binary("standalone")?);
+    command.arg("--data").arg(data).args(flags).kill_on_drop(true);
     if let Some(path) = path {
         command.env("PATH", path);
     }
@@ -24,30 +27,26 @@ async fn refused(world: &World, flags: &[&str], path: Option<&str>) -> anyhow::R
 #[tokio::test]
 async fn what_is_in_the_way_of_a_start_is_named_in_one_line() -> anyhow::Result<()> {
     let world = World::start().await?;
-    let said = refused(&world, &["--listen", "127.0.0.1:0"], None).await?;
-    assert!(
-        said.contains("in use by process") && said.contains(&world.folder().join("data").display().to_string()),
-        "{said}"
-    );
+    let free = ["--listen", "127.0.0.1:0"];
+    let said = refused(&world.data(), &free, None).await?;
+    assert!(said.contains("in use by process") && said.contains(&world.data().display().to_string()), "{said}");
 
     let other = tempfile::tempdir()?;
-    let elsewhere = other.path().join("data").display().to_string();
+    let data = other.path().join("data");
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
-    // The flag given last counts.
-    let said = refused(&world, &["--data", &elsewhere, "--listen", &address], None).await?;
+    let said = refused(&data, &["--listen", &address], None).await?;
     assert!(said.contains("--listen") && said.contains(&address), "{said}");
 
-    let said = refused(&world, &["--data", &elsewhere, "--listen", "127.0.0.1:0"], Some("/nonexistent")).await?;
+    let said = refused(&data, &free, Some("/nonexistent")).await?;
     assert!(said.contains("redis-server is not installed"), "{said}");
 
     let file = other.path().join("a file");
     std::fs::write(&file, "not a folder")?;
-    let file = file.display().to_string();
-    let said = refused(&world, &["--data", &file, "--listen", "127.0.0.1:0"], None).await?;
-    assert!(said.contains("data folder") && said.contains(&file), "{said}");
+    let said = refused(&file, &free, None).await?;
+    assert!(said.contains("data folder") && said.contains(&file.display().to_string()), "{said}");
 
-    let said = refused(&world, &["--send-rate", "many"], None).await?;
+    let said = refused(&data, &["--send-rate", "many"], None).await?;
     assert!(said.contains("--send-rate"), "{said}");
     Ok(())
 }
