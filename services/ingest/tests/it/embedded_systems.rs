@@ -23,7 +23,7 @@ impl TokenFile {
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.0).is_ok());
+        std::fs::remove_file(&self.0).unwrap_or_default();
     }
 }
 
@@ -32,7 +32,7 @@ async fn it_answers_callers_that_show_the_token() {
     let process = Process::new();
     let token_file = TokenFile::new(&process);
     let store = embedded::Store::start(None, &process).await.expect("a store");
-    let log = embedded::Log::start("test.", &process).await.expect("a log");
+    let log = embedded::Log::start(&[("test.messages.persisted".to_owned(), 4)]).expect("a log");
     let store = adapters::dynamodb::Config {
         store_table_prefix: "test-".to_owned(),
         store_region: "us-east-1".to_owned(),
@@ -42,7 +42,7 @@ async fn it_answers_callers_that_show_the_token() {
     };
     adapters::dynamodb::Store::new(&store).await.create_tables().await.expect("tables");
     let settings =
-        Settings::on_loopback(store, adapters::kafka::Config::new(log.brokers, "test."), token_file.0.clone());
+        Settings::on_loopback(store, adapters::kafka::Config::new(log.brokers.clone(), "test."), token_file.0.clone());
     let running = wire_up::start(settings, &process).await.expect("started");
     eventually("it is ready", || process.not_ready().is_empty()).await;
 
