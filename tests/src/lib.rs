@@ -1,1 +1,6 @@
-//! tests
+//! The platform from outside: the reference client, the world that tests run in, and the checker.
+
+pub mod client;
+pub mod history;
+pub mod raw;
+pub mod world;

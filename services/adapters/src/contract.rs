@@ -1,12 +1,24 @@
 //! What each port promises, proved on the real systems that `embedded` starts.
 
+mod auth_limits;
+mod chat_list;
+mod chats;
+mod connection_registry;
 pub(crate) mod delivery_state;
 mod event_publisher;
+mod event_source;
 pub(crate) mod heads;
 pub(crate) mod incarnations;
+mod membership_cache;
 pub(crate) mod membership_directory;
 pub(crate) mod message_history;
 pub(crate) mod message_log;
+pub(crate) mod otp_requests;
+mod revocations;
+mod sessions;
+mod users;
+mod outbox;
+mod store;
 mod world;
 
 pub(crate) use world::World;

@@ -1,6 +1,8 @@
 //! The store: settings, client, and a port a file.
 
 pub(crate) mod attributes;
+pub mod chat_list;
+pub mod chats;
 pub mod delivery_state;
 pub mod heads;
 pub mod incarnations;
@@ -8,10 +10,15 @@ pub mod layout;
 pub mod membership_directory;
 pub mod message_history;
 pub mod message_log;
+pub mod otp_requests;
+pub mod outbox;
+pub mod sessions;
+mod transact;
+pub mod users;
 
 use aws_sdk_dynamodb::{
     Client,
-    config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{AppName, BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
 };
 use clap::Args;
 use platform::Secret;
@@ -53,6 +60,11 @@ pub struct Store {
 impl Store {
     /// Makes a client; nothing is connected yet.
     pub async fn new(config: &Config) -> Self {
+        Self::for_service(config, "messaging").await
+    }
+
+    /// The same for a service, which the store is told with each call.
+    pub async fn for_service(config: &Config, service: &'static str) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(1))
             .operation_attempt_timeout(Duration::from_secs(2))
@@ -61,6 +73,9 @@ impl Store {
             .region(Region::new(config.store_region.clone()))
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
+        if let Ok(name) = AppName::new(service) {
+            loader = loader.app_name(name);
+        }
         if let Some(endpoint) = &config.store_endpoint {
             loader = loader.endpoint_url(endpoint);
         }

@@ -1,6 +1,8 @@
 //! The log: settings, and a port a file.
 
+pub mod dead_letters;
 pub mod publisher;
+pub mod source;
 
 use std::{borrow::Cow, time::Duration};
 

@@ -5,3 +5,4 @@ mod contract;
 pub mod dynamodb;
 pub mod kafka;
 pub mod redis;
+pub mod sms;

@@ -1,5 +1,10 @@
 //! The cache: settings, connection, and a port a file.
 
+pub mod auth_limits;
+pub mod connection_registry;
+pub mod membership_cache;
+pub mod revocations;
+
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -23,6 +23,11 @@ impl ChatType {
             Self::Group => "group",
         }
     }
+
+    /// Reads the stored form.
+    pub fn from_stored(text: &str) -> Option<Self> {
+        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 /// A group's name: 1 to 128 characters.

@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod clock;
 pub mod error;
+pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod membership;
@@ -10,6 +11,7 @@ pub mod message;
 pub mod ports;
 pub mod publisher;
 pub mod route;
+pub mod session;
 pub mod user;
 
 pub use clock::{Clock, Ids, Millis};

@@ -1,6 +1,8 @@
 //! A person: phone number and display name.
 
-use crate::{Error, limits};
+use std::fmt;
+
+use crate::{Error, Millis, ids::UserId, limits};
 
 /// A phone number in E.164: `+`, then 7 to 15 digits, the first not 0.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -33,10 +35,43 @@ impl Phone {
     }
 }
 
-impl std::fmt::Debug for Phone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Phone(…{})", self.last4())
     }
+}
+
+/// SHA-256 of a phone number in E.164: what stands for a number wherever it is not the number itself.
+///
+/// The text form is 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhoneHash(pub [u8; 32]);
+
+impl fmt::Display for PhoneHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PhoneHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PhoneHash({self})")
+    }
+}
+
+/// A registered person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// The verified phone number.
+    pub phone: Phone,
+    /// What others see; none until it is set.
+    pub display_name: Option<DisplayName>,
+    /// When the phone was first verified.
+    pub created_at: Millis,
+    /// When the profile last changed.
+    pub updated_at: Millis,
 }
 
 /// What others see of a person: 1 to 64 characters, no outer blanks, no control characters.

@@ -12,7 +12,14 @@ use anyhow::Context as _;
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        // Closing would do, were there not a moment in which a child that is being started still has the file.
+        drop(self.lock.unlock());
+    }
 }
 
 impl DataFolder {
@@ -45,7 +52,7 @@ impl DataFolder {
         lock.set_len(0)
             .and_then(|()| write!(lock, "{}", std::process::id()))
             .with_context(|| format!("failed to write {}", file.display()))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Where it is, as an absolute path.

@@ -6,6 +6,7 @@
 mod cache;
 mod folder;
 mod log;
+mod record;
 mod store;
 
 pub use cache::Cache;

@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use dynoxide::Database;
 use platform::Process;
 
-/// A running store.
+use crate::record;
+
+/// A running store. It ends with the process, after all that may use it.
 #[derive(Debug)]
 pub struct Store {
     /// What a DynamoDB client takes as its endpoint.
@@ -14,7 +16,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Starts a store on a file of that folder, or in memory without one. It ends with the process.
+    /// Starts a store on a file of that folder, or in memory without one.
     ///
     /// # Errors
     /// When the file can't be used or there is no loopback.
@@ -33,5 +35,14 @@ impl Store {
             served.map_err(anyhow::Error::msg)
         });
         Ok(Self { endpoint: format!("http://{address}") })
+    }
+
+    /// The same store, with every call appended to a file as one JSON line: `service`, `operation`, `table`,
+    /// `items` of a transaction, `at` and `done` in epoch milliseconds, HTTP `status`.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub async fn recorded_to(self, file: &Path, process: &Process) -> anyhow::Result<Self> {
+        Ok(Self { endpoint: record::start(&self.endpoint, file, process).await? })
     }
 }

@@ -1,1 +1,84 @@
-//! gateway
+//! gateway: holds the WebSocket connections of clients, hops 1 and 6 of a message.
+
+pub mod closing;
+pub mod config;
+pub mod connections;
+pub mod deliver;
+pub mod handshake;
+pub mod inbound;
+pub mod ingest;
+pub mod limits;
+pub mod metrics;
+pub mod outbound;
+pub mod receive;
+pub mod session;
+pub mod wire_up;
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{
+    Clock, Ids,
+    ids::{ChatId, UserId},
+    ports::{ConnectionRegistry, Revocations},
+    route::GatewayId,
+};
+use platform::{Process, tokens::Verifier};
+
+use crate::{
+    config::Limits,
+    connections::{Connections, Link},
+    ingest::Ingest,
+    limits::{Buckets, Windows},
+    metrics::Metrics,
+};
+
+/// What the parts of a gateway share.
+pub struct Gateway {
+    /// This run of this gateway.
+    pub id: GatewayId,
+    /// Where fanout looks connections up.
+    pub registry: Arc<dyn ConnectionRegistry>,
+    /// Tokens and sessions that no longer count.
+    pub revocations: Arc<dyn Revocations>,
+    /// Checks access tokens.
+    pub verifier: Arc<Verifier>,
+    /// The way to ingest.
+    pub ingest: Arc<Ingest>,
+    /// The connections held here.
+    pub connections: Connections,
+    /// How often a user may send to a chat.
+    pub sends: Buckets<(UserId, ChatId)>,
+    /// How often a user may connect.
+    pub newcomers: Windows<UserId>,
+    /// Settings.
+    pub limits: Arc<Limits>,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and randomness.
+    pub ids: Arc<dyn Ids>,
+    /// The process that all of it belongs to.
+    pub process: Process,
+}
+
+impl Gateway {
+    /// How long the registry remembers a connection or this gateway: two heartbeats.
+    pub fn registry_ttl(&self) -> Duration {
+        self.limits.heartbeat_interval * 2
+    }
+
+    /// Takes a connection out of the registry; when that fails, it lapses by itself.
+    pub async fn deregister(&self, link: &Link) {
+        if let Err(error) = self.registry.deregister(&link.record).await {
+            tracing::info!(connection.id = %link.record.id, "connection {} is left to lapse: {error}", link.record.id);
+        }
+    }
+
+    /// A random part of a time.
+    pub fn part_of(&self, whole: Duration) -> Duration {
+        let mut random = [0; 2];
+        self.ids.fill(&mut random);
+        whole.mul_f64(f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX))
+    }
+}

@@ -10,13 +10,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, serve::ListenerExt as _};
 use domain::{Clock, Ids};
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -113,7 +114,7 @@ struct Inner {
     stop_last: CancellationToken,
     last_tasks: TaskTracker,
     failed: AtomicBool,
-    gates: Mutex<BTreeMap<&'static str, bool>>,
+    gates: watch::Sender<BTreeMap<&'static str, bool>>,
     registry: Mutex<Registry>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
@@ -138,7 +139,9 @@ impl Gate {
     }
 
     fn set(&self, is_open: bool) {
-        lock(&self.process.0.gates).insert(self.name, is_open);
+        self.process.0.gates.send_modify(|gates| {
+            gates.insert(self.name, is_open);
+        });
     }
 }
 
@@ -162,7 +165,7 @@ impl Process {
             stop_last: CancellationToken::new(),
             last_tasks: TaskTracker::new(),
             failed: AtomicBool::new(false),
-            gates: Mutex::new(BTreeMap::new()),
+            gates: watch::Sender::new(BTreeMap::new()),
             registry: Mutex::new(Registry::default()),
             clock,
             ids,
@@ -231,7 +234,14 @@ impl Process {
 
     /// What readiness waits for; empty when the process is ready.
     pub fn not_ready(&self) -> Vec<&'static str> {
-        lock(&self.0.gates).iter().filter(|(_, is_open)| !**is_open).map(|(name, _)| *name).collect()
+        self.0.gates.borrow().iter().filter(|(_, is_open)| !**is_open).map(|(name, _)| *name).collect()
+    }
+
+    /// Resolves when the process is ready.
+    pub async fn ready(&self) {
+        let mut gates = self.0.gates.subscribe();
+        // It can't fail: the process, which sends, is alive while this is borrowed from it.
+        drop(gates.wait_for(|gates| gates.values().all(|is_open| *is_open)).await);
     }
 
     /// Registers metrics.
@@ -264,6 +274,8 @@ impl Process {
         let stop = self.0.stop.clone();
         self.spawn(name, async move {
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            // Frames are small and must not wait for the acknowledgement of the one before.
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await?;
             Ok(())
         });
@@ -333,6 +345,7 @@ mod tests {
         store.open();
         log.open();
         assert!(process.not_ready().is_empty());
+        process.ready().await;
         log.close();
         assert_eq!(process.not_ready(), ["log"]);
     }

@@ -1,0 +1,46 @@
+# Everything a person or CI runs. `make` alone lists it.
+
+# Where `make run` keeps its data, and where it listens.
+DATA ?= data
+LISTEN ?= 127.0.0.1:8080
+# Who `make chat` logs in.
+PHONE ?=
+SERVER ?= http://$(LISTEN)
+ARGS ?=
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run chat build test lint fmt check readme
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing on this machine, or name it
+	@tests/ground/setup.sh
+
+run: setup ## Start the whole platform in one process (DATA=folder LISTEN=address ARGS=flags)
+	@$(CARGO) build --locked -p standalone
+	@exec $(CARGO) run --locked -q -p standalone -- --data "$(DATA)" --listen "$(LISTEN)" $(ARGS)
+
+chat: ## Talk in this terminal (PHONE=+12025550100 SERVER=url ARGS=flags)
+	@test -n "$(PHONE)" || { echo "who are you? for example: make chat PHONE=+12025550100" >&2; exit 2; }
+	@exec $(CARGO) run --locked -q -p tests --bin chat -- --server "$(SERVER)" --phone "$(PHONE)" $(ARGS)
+
+build: setup ## Build every binary
+	@$(CARGO) build --locked --workspace --bins
+
+test: build ## Run every test, with nothing else started by hand
+	@$(CARGO) test --locked --workspace
+
+lint: ## Judge the code as CI does
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	@$(CARGO) fmt --all
+
+check: lint test ## What CI runs
+
+readme: build ## Record the dialogue in the README anew
+	@README_DIALOGUE=record $(CARGO) test --locked -q -p tests --test it readme

@@ -1,0 +1,315 @@
+//! From an HTTP request to a connection: who it is, whether they may, and how frames will look.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{
+        FromRequestParts as _, Path, Query, Request, State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use domain::{
+    Error, Millis,
+    ids::{ConnectionId, DeviceId},
+    route::Connection,
+};
+use platform::tokens::{Expiry, Holder};
+use proto::{
+    frames,
+    messaging::v1::{ConnectionEstablished, server_frame::Payload},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    Gateway,
+    closing::Reason,
+    connections::Link,
+    metrics::{self, count},
+    outbound::Encoding,
+    session::{self, Session},
+};
+
+/// What a token must be good for.
+const HEADER_SCOPE: &str = "messaging";
+const QUERY_SCOPE: &str = "socket";
+/// Bytes of answers and pushes that are written at once.
+const WRITE_BUFFER: usize = 4096;
+/// Seconds after which a client may try again when something is away, or too many connections are open.
+const RETRY_SECONDS: u32 = 5;
+
+/// The WebSocket endpoint.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new().route("/{version}/ws", get(handshake)).with_state(gateway)
+}
+
+/// What a client may say in the URL.
+#[derive(Deserialize)]
+struct Parameters {
+    token: Option<String>,
+    device_id: Option<String>,
+}
+
+/// A refused handshake.
+struct Rejection {
+    status: StatusCode,
+    error: &'static str,
+    message: String,
+    details: Option<Value>,
+    retry_after: Option<u32>,
+    outcome: metrics::Handshake,
+}
+
+impl Rejection {
+    fn invalid(message: impl Into<String>) -> Self {
+        let (status, outcome) = (StatusCode::BAD_REQUEST, metrics::Handshake::InvalidRequest);
+        Self { status, error: "invalid_request", message: message.into(), details: None, retry_after: None, outcome }
+    }
+
+    fn token(message: impl Into<String>) -> Self {
+        let (status, outcome) = (StatusCode::UNAUTHORIZED, metrics::Handshake::InvalidToken);
+        Self { status, error: "invalid_token", outcome, ..Self::invalid(message) }
+    }
+
+    fn unavailable(message: impl Into<String>) -> Self {
+        let (status, outcome) = (StatusCode::SERVICE_UNAVAILABLE, metrics::Handshake::ServiceUnavailable);
+        let retry_after = Some(RETRY_SECONDS);
+        Self { status, error: "service_unavailable", retry_after, outcome, ..Self::invalid(message) }
+    }
+
+    fn limited(message: impl Into<String>, seconds: u32) -> Self {
+        let (status, outcome) = (StatusCode::TOO_MANY_REQUESTS, metrics::Handshake::RateLimited);
+        Self { status, error: "rate_limited", retry_after: Some(seconds), outcome, ..Self::invalid(message) }
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let mut body = json!({"error": self.error, "message": self.message});
+        if let Some(details) = self.details {
+            body["details"] = details;
+        }
+        if let Some(seconds) = self.retry_after {
+            body["retry_after_seconds"] = seconds.into();
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+async fn handshake(State(gateway): State<Arc<Gateway>>, Path(version): Path<String>, request: Request) -> Response {
+    match answer(&gateway, &version, request).await {
+        Ok(response) => {
+            count(&gateway.metrics.handshakes, metrics::Handshake::Accepted);
+            response
+        }
+        Err(rejection) => {
+            count(&gateway.metrics.handshakes, rejection.outcome);
+            tracing::debug!(status = rejection.status.as_u16(), "refused a handshake: {}", rejection.message);
+            rejection.into_response()
+        }
+    }
+}
+
+/// The checks, in the order of websocket-protocol §2.2.
+async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Result<Response, Rejection> {
+    check_version(version)?;
+    let (mut parts, _) = request.into_parts();
+    let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
+        .map_err(|_| Rejection::invalid("the query of the URL can't be read"))?;
+    let headers = parts.headers.clone();
+    let (token, scope) = token(&headers, &parameters)?;
+    let device = device(&headers, &parameters)?;
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, gateway)
+        .await
+        .map_err(|rejection: WebSocketUpgradeRejection| Rejection::invalid(rejection.to_string()))?;
+    check_origin(&headers, &gateway.limits.connection_origins)?;
+
+    let now = gateway.clock.now();
+    let mut holder = gateway.verifier.verify(&token, now, Expiry::Checked).map_err(|error| {
+        tracing::info!(reason = ?error.details(), "a token does not hold");
+        Rejection::token(error.message())
+    })?;
+    if !holder.scope.split(' ').any(|word| word == scope) {
+        return Err(Rejection::token("the token is not good for this"));
+    }
+    if scope == QUERY_SCOPE {
+        gateway.metrics.query_tokens.inc();
+        tracing::warn!(user.id = %holder.user, "user {} connects with a token in the URL", holder.user);
+        // That token only opens the door; the session behind it lasts longer.
+        holder.expires_at = now + gateway.limits.connection_socket_token_age;
+    }
+    check_revocation(gateway, &holder).await?;
+    check_limits(gateway, &holder)?;
+
+    let encoding = encoding(&headers);
+    let session = admit(gateway, holder, device, encoding, now).await?;
+    let upgrade = match encoding {
+        Some((_, protocol)) => upgrade.protocols([protocol]),
+        None => upgrade,
+    };
+    let limits = gateway.limits.clone();
+    let process = gateway.process.clone();
+    Ok(upgrade
+        .read_buffer_size(1024)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER + 2 * limits.outbound_bytes.max(limits.outbound_page_bytes * 8))
+        .max_frame_size(limits.frame_bytes)
+        .max_message_size(limits.frame_bytes)
+        .on_upgrade(move |socket| {
+            drop(process.spawn_child(session::run(session, socket)));
+            std::future::ready(())
+        }))
+}
+
+fn check_version(version: &str) -> Result<(), Rejection> {
+    let number = version.strip_prefix('v').and_then(|digits| digits.parse::<u32>().ok());
+    match number {
+        Some(frames::PROTOCOL_VERSION) => Ok(()),
+        Some(number) => Err(Rejection {
+            error: "unsupported_version",
+            details: Some(json!({"requested_version": number, "supported_versions": [frames::PROTOCOL_VERSION]})),
+            outcome: metrics::Handshake::UnsupportedVersion,
+            ..Rejection::invalid(format!("this endpoint does not speak version {number}"))
+        }),
+        None => Err(Rejection {
+            status: StatusCode::NOT_FOUND,
+            error: "not_found",
+            ..Rejection::invalid("there is nothing here; the WebSocket is at /v1/ws")
+        }),
+    }
+}
+
+/// The token, and the scope that it must have where it stands.
+fn token(headers: &HeaderMap, parameters: &Parameters) -> Result<(String, &'static str), Rejection> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().map_err(|_| Rejection::invalid("the Authorization header can't be read"))?;
+        let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token = token.map(|(_, token)| token.trim()).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| Rejection::invalid("the Authorization header must be `Bearer <token>`"))?;
+        return Ok((token.to_owned(), HEADER_SCOPE));
+    }
+    let token = parameters.token.clone().filter(|token| !token.is_empty());
+    token.map(|token| (token, QUERY_SCOPE)).ok_or_else(|| Rejection::invalid("the Authorization header is missing"))
+}
+
+fn device(headers: &HeaderMap, parameters: &Parameters) -> Result<DeviceId, Rejection> {
+    let text = match headers.get("x-device-id") {
+        Some(value) => value.to_str().ok().map(str::to_owned),
+        None => parameters.device_id.clone(),
+    };
+    let text = text.ok_or_else(|| Rejection::invalid("the X-Device-ID header is missing"))?;
+    text.parse().map_err(|_| Rejection::invalid("the device id must be a hyphenated UUID"))
+}
+
+/// A page of another site must not use what the browser keeps for this one (D6.7).
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Rejection> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = origin.split_once("://").map(|(_, host)| host);
+    if (host.is_some() && host == own) || allowed.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    Err(Rejection {
+        status: StatusCode::FORBIDDEN,
+        error: "forbidden_origin",
+        outcome: metrics::Handshake::ForbiddenOrigin,
+        ..Rejection::invalid("pages of this origin may not connect")
+    })
+}
+
+async fn check_revocation(gateway: &Gateway, holder: &Holder) -> Result<(), Rejection> {
+    match gateway.revocations.is_revoked(&holder.token_id, holder.session).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Rejection {
+            error: "token_revoked",
+            outcome: metrics::Handshake::TokenRevoked,
+            ..Rejection::token("the session was ended")
+        }),
+        Err(error) => {
+            tracing::warn!("refused a handshake, for revocations can't be looked up: {error}");
+            Err(Rejection::unavailable("the session can't be checked at the moment"))
+        }
+    }
+}
+
+fn check_limits(gateway: &Gateway, holder: &Holder) -> Result<(), Rejection> {
+    if gateway.process.stop_token().is_cancelled() {
+        return Err(Rejection::unavailable("this gateway is being replaced"));
+    }
+    let open = usize::try_from(gateway.metrics.connections.get()).unwrap_or(0);
+    if open >= gateway.limits.connection_maximum {
+        return Err(Rejection::unavailable("this gateway has all the connections it takes"));
+    }
+    gateway
+        .newcomers
+        .admit(holder.user, Instant::now())
+        .map_err(|error| Rejection::limited(error.message(), error.retry_after_seconds().unwrap_or(RETRY_SECONDS)))
+}
+
+/// The encoding of the first subprotocol offered that is known; none means JSON.
+fn encoding(headers: &HeaderMap) -> Option<(Encoding, &'static str)> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).find_map(|offered| match offered.trim() {
+        frames::JSON => Some((Encoding::Json, frames::JSON)),
+        frames::PROTOBUF => Some((Encoding::Protobuf, frames::PROTOBUF)),
+        _ => None,
+    })
+}
+
+/// Registers the connection, closes the one it replaces, and queues its first frame.
+async fn admit(
+    gateway: &Arc<Gateway>,
+    holder: Holder,
+    device: DeviceId,
+    encoding: Option<(Encoding, &str)>,
+    now: Millis,
+) -> Result<Session, Rejection> {
+    let record = Connection {
+        id: ConnectionId::new(&*gateway.ids),
+        user: holder.user,
+        device,
+        gateway: gateway.id.clone(),
+        connected_at: now,
+    };
+    let link = Arc::new(Link::new(record.clone(), encoding.map_or(Encoding::Json, |(encoding, _)| encoding)));
+    // Held here first: what fanout sends from the registration on waits behind the first frame.
+    let session = Session::new(gateway.clone(), link.clone(), holder);
+    let registered = gateway.registry.register(&record, now, gateway.registry_ttl()).await;
+    let registered = registered.map_err(|error: Error| {
+        tracing::warn!("refused a handshake, for it can't be registered: {error}");
+        Rejection::unavailable("the connection can't be registered at the moment")
+    })?;
+    let replaced = u32::try_from(registered.replaced.len()).unwrap_or(u32::MAX);
+    if registered.live.saturating_sub(replaced) > gateway.limits.connection_per_user {
+        return Err(Rejection::limited("too many connections of this user", RETRY_SECONDS));
+    }
+    for (id, holder) in registered.replaced {
+        if holder == gateway.id
+            && let Some(older) = gateway.connections.find(record.user, id)
+        {
+            older.close(Reason::DuplicateConnection);
+        }
+    }
+    let heartbeat = gateway.limits.heartbeat_interval.as_millis();
+    let established = ConnectionEstablished {
+        connection_id: record.id.to_string(),
+        user_id: record.user.to_string(),
+        device_id: record.device.to_string(),
+        server_time: now.0,
+        heartbeat_interval_ms: u32::try_from(heartbeat).unwrap_or(u32::MAX),
+        protocol_version: frames::PROTOCOL_VERSION,
+    };
+    link.answer(gateway, "", Payload::ConnectionEstablished(established));
+    tracing::info!(connection.id = %record.id, user.id = %record.user, "connection {} of {}", record.id, record.user);
+    Ok(session)
+}

@@ -1,0 +1,198 @@
+//! How often a client may do something: buckets and windows, in this process's memory.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::{Error, ErrorKind, error::Detail};
+use tokio::time::Instant;
+
+/// Buckets are looked through for idle ones when their number has doubled, but not before this many.
+const SWEEP_FROM: usize = 4096;
+
+/// Token buckets, one a key.
+#[derive(Debug)]
+pub struct Buckets<K> {
+    rate: f64,
+    burst: f64,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Bucket>, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    /// Buckets that hold `burst` tokens and get `rate` a second.
+    pub fn new(rate: u32, burst: u32) -> Self {
+        Self { rate: f64::from(rate), burst: f64::from(burst), by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    /// `RateLimited` with the seconds until there is one again.
+    pub fn take(&self, key: K, now: Instant) -> Result<(), Error> {
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let (buckets, sweep_at) = &mut *guard;
+        if buckets.len() >= *sweep_at {
+            buckets.retain(|_, bucket| self.filled(*bucket, now) < self.burst);
+            *sweep_at = (buckets.len() * 2).max(SWEEP_FROM);
+        }
+        let bucket = buckets.entry(key).or_insert(Bucket { tokens: self.burst, at: now });
+        let tokens = self.filled(*bucket, now);
+        if tokens < 1.0 {
+            let wait = Duration::from_secs_f64((1.0 - tokens) / self.rate);
+            return Err(limited("too many messages to this chat", wait));
+        }
+        *bucket = Bucket { tokens: tokens - 1.0, at: now };
+        Ok(())
+    }
+
+    fn filled(&self, bucket: Bucket, now: Instant) -> f64 {
+        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * self.rate;
+        (bucket.tokens + gained).min(self.burst)
+    }
+}
+
+/// Events that count for a while.
+#[derive(Debug)]
+pub struct Window {
+    limit: usize,
+    within: Duration,
+    times: VecDeque<Instant>,
+}
+
+impl Window {
+    /// At most `limit` events `within` that time.
+    pub fn new(limit: usize, within: Duration) -> Self {
+        Self { limit, within, times: VecDeque::new() }
+    }
+
+    /// Counts an event. Returns whether there were `limit` of them, this one included.
+    pub fn is_reached_by(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        if self.times.len() < self.limit {
+            self.times.push_back(now);
+        }
+        self.times.len() >= self.limit
+    }
+
+    /// Counts an event unless there were `limit` already; then says how long to wait.
+    fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        self.forget(now);
+        match self.times.front() {
+            Some(oldest) if self.times.len() >= self.limit => {
+                Err((*oldest + self.within).saturating_duration_since(now))
+            }
+            _ => {
+                self.times.push_back(now);
+                Ok(())
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.times.front().is_some_and(|at| now.saturating_duration_since(*at) >= self.within) {
+            self.times.pop_front();
+        }
+    }
+}
+
+/// Windows, one a key.
+#[derive(Debug)]
+pub struct Windows<K> {
+    limit: usize,
+    within: Duration,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Window>, usize)>,
+}
+
+impl<K: Eq + Hash> Windows<K> {
+    /// At most `limit` events of a key `within` that time.
+    pub fn new(limit: usize, within: Duration) -> Self {
+        Self { limit, within, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    }
+
+    /// Counts an event.
+    ///
+    /// # Errors
+    /// `RateLimited` with the seconds until there is room again.
+    pub fn admit(&self, key: K, now: Instant) -> Result<(), Error> {
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let (windows, sweep_at) = &mut *guard;
+        if windows.len() >= *sweep_at {
+            windows.retain(|_, window| {
+                window.forget(now);
+                !window.times.is_empty()
+            });
+            *sweep_at = (windows.len() * 2).max(SWEEP_FROM);
+        }
+        let window = windows.entry(key).or_insert_with(|| Window::new(self.limit, self.within));
+        window.admit(now).map_err(|wait| limited("too many new connections", wait))
+    }
+}
+
+/// `RateLimited`, with whole seconds to wait, at least one.
+pub fn limited(message: &'static str, wait: Duration) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = u32::try_from(seconds.max(1)).unwrap_or(u32::MAX);
+    Error::new(ErrorKind::RateLimited, message).with(Detail::RetryAfterSeconds(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let buckets = Buckets::new(10, 20);
+        let start = Instant::now();
+        for _ in 0..20 {
+            assert!(buckets.take("a", start).is_ok());
+        }
+        let error = buckets.take("a", start).expect_err("empty");
+        assert_eq!((error.kind(), error.retry_after_seconds()), (ErrorKind::RateLimited, Some(1)));
+        assert!(buckets.take("b", start).is_ok(), "keys don't share");
+        assert!(buckets.take("a", start + Duration::from_millis(100)).is_ok());
+        assert!(buckets.take("a", start + Duration::from_millis(150)).is_err());
+        for _ in 0..20 {
+            assert!(buckets.take("a", start + Duration::from_mins(1)).is_ok());
+        }
+        assert!(buckets.take("a", start + Duration::from_mins(1)).is_err(), "never above the burst");
+    }
+
+    #[test]
+    fn idle_buckets_are_forgotten() {
+        let buckets = Buckets::new(1, 1);
+        let start = Instant::now();
+        for key in 0..SWEEP_FROM {
+            assert!(buckets.take(key, start).is_ok());
+        }
+        assert!(buckets.take(SWEEP_FROM, start + Duration::from_mins(1)).is_ok());
+        assert_eq!(buckets.by_key.lock().expect("whole").0.len(), 1);
+    }
+
+    #[test]
+    fn a_window_forgets_what_is_old() {
+        let windows = Windows::new(2, Duration::from_secs(10));
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(windows.admit(1, start).is_ok());
+        assert!(windows.admit(1, after(4)).is_ok());
+        let error = windows.admit(1, after(5)).expect_err("two within ten seconds");
+        assert_eq!(error.retry_after_seconds(), Some(5));
+        assert!(windows.admit(1, after(10)).is_ok());
+        let mut window = Window::new(3, Duration::from_mins(1));
+        assert!(!window.is_reached_by(start));
+        assert!(!window.is_reached_by(after(1)));
+        assert!(window.is_reached_by(after(2)));
+        assert!(!window.is_reached_by(after(61)));
+    }
+}

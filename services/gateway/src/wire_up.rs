@@ -1,0 +1,129 @@
+//! The wiring of gateway, for its own process and for one that holds all services.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use domain::{
+    ports::{ConnectionRegistry, Revocations},
+    route::GatewayId,
+};
+use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
+use proto::messaging::v1::delivery_server::DeliveryServer;
+
+use crate::{
+    Gateway,
+    config::Settings,
+    connections::{self, Connections},
+    deliver::Deliver,
+    handshake,
+    ingest::Ingest,
+    limits::{Buckets, Windows},
+    metrics::Metrics,
+};
+
+/// The systems behind gateway.
+pub struct Ports {
+    /// Where fanout looks connections up.
+    pub registry: Arc<dyn ConnectionRegistry>,
+    /// Tokens and sessions that no longer count.
+    pub revocations: Arc<dyn Revocations>,
+}
+
+/// A gateway that runs.
+pub struct Running {
+    /// The WebSocket endpoint, to be served to clients.
+    pub http: Router,
+    /// Where the delivery stream is served.
+    pub grpc: SocketAddr,
+    /// What runs.
+    pub gateway: Arc<Gateway>,
+}
+
+/// Connects to the cache and starts a gateway on it.
+///
+/// # Errors
+/// When a setting is wrong, a file is missing, the cache does not answer or the port is in use.
+pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Running> {
+    let cache = adapters::redis::Cache::connect(&settings.redis).await?;
+    let ports = Ports {
+        registry: Arc::new(adapters::redis::connection_registry::Registry::new(cache.clone())),
+        revocations: Arc::new(adapters::redis::revocations::Revocations::new(cache)),
+    };
+    start_on(ports, settings, process).await
+}
+
+/// Starts a gateway on these systems.
+///
+/// # Errors
+/// When a setting is wrong, a file is missing or the port is in use.
+pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> anyhow::Result<Running> {
+    let verifier = Arc::new(Verifier::from_jwks_file(&settings.auth_dir.join("jwks.json"))?);
+    let token = internal_token(&settings.auth_dir)?;
+    let (listener, grpc) = process.bind("--grpc-listen", settings.grpc_listen).await?;
+    let ids = process.ids();
+    let id = GatewayId { address: advertised(&settings, grpc)?, epoch: ids.ulid().to_string() };
+    let limits = Arc::new(settings.limits);
+    let metrics = process.metrics(Metrics::register);
+    metrics.connections_limit.set(i64::try_from(limits.connection_maximum).unwrap_or(i64::MAX));
+    let ingest = Arc::new(Ingest::new(settings.ingest, &token, &limits, &metrics.breakers_open)?);
+    let gateway = Arc::new(Gateway {
+        id,
+        registry: ports.registry,
+        revocations: ports.revocations,
+        verifier: verifier.clone(),
+        ingest: ingest.clone(),
+        connections: Connections::default(),
+        sends: Buckets::new(limits.send_rate, limits.send_burst),
+        newcomers: Windows::new(limits.connection_new_per_user, limits.connection_new_within),
+        metrics,
+        clock: process.clock(),
+        ids,
+        process: process.clone(),
+        limits,
+    });
+    process.spawn("gateway reloads keys", reload(verifier, gateway.limits.auth_reload, process.clone()));
+    process.spawn("gateway finds ingest", ingest.follow(process.clone(), process.gate("ingest")));
+    process.spawn("gateway announces itself", connections::announce(gateway.clone()));
+    let delivery = DeliveryServer::with_interceptor(Deliver::new(gateway.clone()), token.require());
+    process.serve_grpc("gateway delivery", listener, tonic::service::Routes::new(delivery));
+    tracing::info!(gateway.id = %gateway.id, "gateway {} takes deliveries", gateway.id);
+    Ok(Running { http: handshake::router(gateway.clone()), grpc, gateway })
+}
+
+fn internal_token(folder: &Path) -> anyhow::Result<InternalToken> {
+    let file = folder.join("internal-token");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+    InternalToken::new(&Secret::new(text))
+}
+
+fn advertised(settings: &Settings, bound: SocketAddr) -> anyhow::Result<String> {
+    if let Some(address) = &settings.advertise {
+        return Ok(address.clone());
+    }
+    anyhow::ensure!(
+        !bound.ip().is_unspecified(),
+        "--advertise is missing: nobody can reach this gateway at --grpc-listen {bound}"
+    );
+    Ok(bound.to_string())
+}
+
+async fn reload(verifier: Arc<Verifier>, every: Duration, process: Process) -> anyhow::Result<()> {
+    let stop = process.stop_token();
+    let mut ticks = tokio::time::interval(every);
+    let mut was_broken = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        match verifier.reload() {
+            Ok(()) => was_broken = false,
+            Err(error) if !was_broken => {
+                was_broken = true;
+                tracing::error!("the public keys in use stay, for the new ones can't be read: {error:#}");
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The whole platform from outside: the binaries that `make build` made, each test with its own.
+
+mod crash;
+mod group;
+mod people;
+mod refuse;
+mod start;
+mod terminal;
+mod tidy;
