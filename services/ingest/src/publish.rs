@@ -4,7 +4,7 @@
 //! One task a tail feeds the producer and removes the tail when it is empty. Bodies wait in memory while
 //! the window has room, and are read back from the store otherwise, so a log outage costs no memory.
 //!
-//! The next hop is `consume.rs` of fanout.
+//! The next hop is `fanout/src/consume.rs`.
 
 mod record;
 mod tail;
