@@ -1,0 +1,164 @@
+//! One attempt at the records of some partitions: looked up together, then each partition by itself.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use domain::{
+    Clock, ErrorKind,
+    ports::{
+        DeadLetters,
+        dead_letters::DeadLetter,
+        event_source::{Partition, Record},
+    },
+};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tracing::Instrument as _;
+
+use crate::{
+    config::Limits,
+    metrics::{Fate, count},
+    passed_on::PassedOn,
+    read::{Event, read},
+    route::{Route, Routes},
+};
+
+/// A record that waits for its attempt.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) record: Record,
+    event: Result<Event, String>,
+    attempts: u32,
+}
+
+impl Entry {
+    pub(crate) fn new(record: Record) -> Self {
+        let event = read(&record);
+        Self { record, event, attempts: 0 }
+    }
+}
+
+/// Records of one partition, and what it has passed on before them.
+pub(crate) struct Work {
+    pub(crate) partition: Partition,
+    pub(crate) entries: VecDeque<Entry>,
+    pub(crate) passed_on: PassedOn,
+}
+
+/// How far one partition came.
+pub(crate) struct Outcome {
+    pub(crate) partition: Partition,
+    pub(crate) passed_on: PassedOn,
+    /// Where a next owner begins; `None` when nothing was finished.
+    pub(crate) next_offset: Option<i64>,
+    /// What was not finished, in order.
+    pub(crate) rest: VecDeque<Entry>,
+    /// Why not.
+    pub(crate) trouble: Option<ErrorKind>,
+}
+
+/// What attempts need.
+#[derive(Clone)]
+pub(crate) struct Attempts {
+    pub(crate) route: Arc<Route>,
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+}
+
+impl Attempts {
+    /// Attempts all of it; each partition's outcome is told as soon as it is known.
+    pub(crate) async fn run(self, all: Vec<Work>, outcomes: mpsc::Sender<Outcome>) {
+        let events: Vec<&Event> =
+            all.iter().flat_map(|work| &work.entries).filter_map(|entry| entry.event.as_ref().ok()).collect();
+        let span = tracing::debug_span!("fanout.consume", records = events.len());
+        let looked_up = self.route.look_up(&events).instrument(span.clone()).await;
+        drop(events);
+        let routes = looked_up.map_err(|error| {
+            tracing::warn!("members and routes are not known, so their partitions wait: {error}");
+            error.kind()
+        });
+        let told = all.into_iter().map(|work| async {
+            let outcome = match &routes {
+                Ok(routes) => self.one(work, routes).await,
+                Err(kind) => self.none(work, *kind).await,
+            };
+            if outcomes.send(outcome).await.is_err() {
+                tracing::debug!("nobody waits for the outcome of an attempt");
+            }
+        });
+        join_all(told).instrument(span).await;
+    }
+
+    async fn none(&self, mut work: Work, kind: ErrorKind) -> Outcome {
+        let next_offset = self.or_give_up(&mut work.entries, kind).await;
+        Outcome {
+            partition: work.partition,
+            passed_on: work.passed_on,
+            next_offset,
+            rest: work.entries,
+            trouble: Some(kind),
+        }
+    }
+
+    async fn one(&self, mut work: Work, routes: &Routes) -> Outcome {
+        let (mut next_offset, mut trouble) = (None, None);
+        let mut on_the_way = Vec::new();
+        while let Some(entry) = work.entries.front() {
+            let offset = entry.record.offset;
+            let passed = match &entry.event {
+                Ok(event) => self.route.pass_on(event, routes, &mut work.passed_on).await,
+                Err(reason) => self.give_up(entry, reason, 1).await.map(|()| Vec::new()),
+            };
+            match passed {
+                Ok(frames) => {
+                    on_the_way.extend(frames);
+                    next_offset = Some(offset + 1);
+                    work.entries.pop_front();
+                }
+                Err(kind) => {
+                    next_offset = self.or_give_up(&mut work.entries, kind).await.or(next_offset);
+                    trouble = Some(kind);
+                    break;
+                }
+            }
+        }
+        // Attempted means answered, or late: an offset moves only after that.
+        self.route.settle(on_the_way).await;
+        Outcome { partition: work.partition, passed_on: work.passed_on, next_offset, rest: work.entries, trouble }
+    }
+
+    /// Counts a failure that is no absence against the first record; at the last one it becomes a dead letter (D4.7).
+    async fn or_give_up(&self, entries: &mut VecDeque<Entry>, kind: ErrorKind) -> Option<i64> {
+        let first = entries.front_mut().filter(|_| !kind.is_retryable())?;
+        first.attempts += 1;
+        let (offset, attempts) = (first.record.offset, first.attempts);
+        if attempts < self.limits.record_attempts {
+            return None;
+        }
+        self.give_up(first, "it failed by a fault each time", attempts).await.ok()?;
+        entries.pop_front();
+        Some(offset + 1)
+    }
+
+    async fn give_up(&self, entry: &Entry, reason: &str, attempts: u32) -> Result<(), ErrorKind> {
+        let Partition { topic, number } = entry.record.partition;
+        let offset = entry.record.offset;
+        let letter = DeadLetter {
+            record: entry.record.clone(),
+            reason: reason.to_owned(),
+            failed_at: self.clock.now(),
+            attempts,
+        };
+        match self.dead_letters.keep(letter).await {
+            Ok(()) => {
+                tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} is a dead letter: {reason}");
+                count(&self.route.metrics.records, Fate::DeadLetter);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} was not given up: {error}");
+                Err(ErrorKind::Unavailable)
+            }
+        }
+    }
+}

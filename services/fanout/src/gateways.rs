@@ -1,0 +1,104 @@
+//! The delivery streams to gateways: one for each address, made when first needed, answered in order (D5.1).
+//!
+//! A gateway that does not take a frame is skipped, never the message: its users are owed, and named in
+//! the next frame to it, which follows by itself as soon as the gateway answers again (D5.4).
+
+mod link;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domain::route::GatewayId;
+use platform::{Process, grpc::InternalToken};
+use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::config::Limits;
+use link::{Link, Outgoing};
+
+/// The streams to all gateways.
+pub struct Gateways {
+    links: Mutex<HashMap<String, Arc<Link>>>,
+    process: Process,
+    token: InternalToken,
+    limits: Limits,
+}
+
+/// A frame on its way.
+pub struct Sent {
+    /// To whom.
+    pub gateway: GatewayId,
+    /// For whom.
+    pub users: Vec<String>,
+    answer: Option<oneshot::Receiver<DeliveryAnswer>>,
+    deadline: Instant,
+}
+
+impl Gateways {
+    /// No streams yet; each belongs to the process.
+    pub fn new(process: &Process, token: InternalToken, limits: &Limits) -> Arc<Self> {
+        Arc::new(Self { links: Mutex::new(HashMap::new()), process: process.clone(), token, limits: limits.clone() })
+    }
+
+    /// Puts a frame on the way; frames to one gateway keep their order. Waits for nothing.
+    pub fn send(self: &Arc<Self>, gateway: &GatewayId, frame: DeliveryFrame) -> Sent {
+        let users = frame.user_ids.clone();
+        let (reply, answer) = oneshot::channel();
+        let taken = self.link(gateway).send(Outgoing { frame, owed: Vec::new(), reply });
+        let deadline = Instant::now() + self.limits.delivery_timeout;
+        Sent { gateway: gateway.clone(), users, answer: taken.then_some(answer), deadline }
+    }
+
+    /// The gateway's answer; `None` when there is none in time. Users without one are owed from then on.
+    pub async fn answer(self: &Arc<Self>, sent: &mut Sent) -> Option<DeliveryAnswer> {
+        let answer = match sent.answer.take() {
+            Some(answer) => tokio::time::timeout_at(sent.deadline, answer).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        if answer.is_none() {
+            self.owe(&sent.gateway, sent.users.clone());
+        }
+        answer
+    }
+
+    /// Remembers that these users of that gateway missed a frame.
+    pub fn owe(self: &Arc<Self>, gateway: &GatewayId, users: Vec<String>) {
+        self.link(gateway).owe(&gateway.to_string(), users);
+    }
+
+    /// Forgets what that run of a gateway was owed: its connections are gone, and their clients sync.
+    pub fn forget(&self, gateway: &GatewayId) {
+        if let Some(link) = self.lock().get(&gateway.address) {
+            link.forget(&gateway.to_string());
+        }
+    }
+
+    fn link(self: &Arc<Self>, gateway: &GatewayId) -> Arc<Link> {
+        let mut links = self.lock();
+        if let Some(link) = links.get(&gateway.address)
+            && !link.has_ended()
+        {
+            return link.clone();
+        }
+        let link = link::start(self.clone(), &gateway.address);
+        links.insert(gateway.address.clone(), link.clone());
+        link
+    }
+
+    /// Ends a link unless somebody has just used it: whoever holds the lock decides.
+    fn end_if_unused(&self, address: &str, link: &Link) -> bool {
+        let mut links = self.lock();
+        let is_unused = link.end_if_unused();
+        if is_unused {
+            links.remove(address);
+        }
+        is_unused
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Link>>> {
+        // Plain data, whole even when a task panicked while it held them.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,290 @@
+//! Hop 5 of 6: an event goes to every gateway that holds a connection of a member, in order per chat.
+//!
+//! What the log skipped is fetched from the store first; what a chat has passed already is dropped (D5.3).
+//! Next hop: gateway/src/deliver.rs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use domain::{
+    Error, ErrorKind,
+    ids::{ChatId, UserId},
+    message::{Sequence, StoredMessage, TEXT},
+    ports::{ConnectionRegistry, MessageHistory},
+    route::GatewayId,
+};
+use proto::messaging::v1::{DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
+
+use crate::{
+    config::Limits,
+    gateways::{Gateways, Sent},
+    members::{ByChat, Members},
+    metrics::{Delivered, Fate, Hole, Metrics, count},
+    passed_on::{PassedOn, Place},
+    read::{Event, Kind},
+};
+
+/// What routing needs.
+pub struct Route {
+    /// Who is in a chat.
+    pub members: Members,
+    /// Where users are connected.
+    pub registry: Arc<dyn ConnectionRegistry>,
+    /// What the log skipped.
+    pub history: Arc<dyn MessageHistory>,
+    /// The way to gateways.
+    pub gateways: Arc<Gateways>,
+    /// Queues, limits and timeouts.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Members and routes of everybody that a batch concerns, as they were when it began.
+pub(crate) struct Routes {
+    members: ByChat,
+    gateways: HashMap<UserId, Vec<GatewayId>>,
+}
+
+/// Frames of one push on their way.
+pub(crate) struct OnTheWay {
+    frame: DeliveryFrame,
+    sent: Vec<Sent>,
+}
+
+impl Route {
+    /// Forgets members that changed, then looks everybody up: one round trip for the members, one for the routes.
+    ///
+    /// # Errors
+    /// When the cache is away: nothing was passed on.
+    pub(crate) async fn look_up(&self, events: &[&Event]) -> Result<Routes, Error> {
+        let mut chats: Vec<ChatId> = events.iter().map(|event| event.chat).collect();
+        chats.sort_unstable();
+        chats.dedup();
+        let mut changed: Vec<ChatId> =
+            events.iter().filter(|event| matches!(event.kind, Kind::Members { .. })).map(|event| event.chat).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        // Before the pushes, so that no fill from before the change is used for them (D5.7).
+        self.members.forget(&changed).await?;
+        let members = self.members.of(&chats).await?;
+        let mut users: BTreeSet<UserId> = members.values().flatten().flatten().copied().collect();
+        users.extend(events.iter().filter_map(|event| match &event.kind {
+            Kind::Members { removed, .. } => *removed,
+            Kind::Message(..) | Kind::Description(_) => None,
+        }));
+        let users: Vec<UserId> = users.into_iter().collect();
+        let found = self.gateways_of(&users).await?;
+        Ok(Routes { members, gateways: users.into_iter().zip(found).collect() })
+    }
+
+    async fn gateways_of(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        match tokio::time::timeout(self.limits.look_up_timeout, self.registry.gateways(users)).await {
+            Ok(found) => found,
+            Err(late) => Err(Error::unavailable("the registry did not answer in time", late)),
+        }
+    }
+
+    /// Puts an event on its way; [`Route::settle`] waits for the answers.
+    ///
+    /// # Errors
+    /// When the members or the messages before it are not known: nothing was passed on.
+    pub(crate) async fn pass_on(
+        &self,
+        event: &Event,
+        routes: &Routes,
+        passed_on: &mut PassedOn,
+    ) -> Result<Vec<OnTheWay>, ErrorKind> {
+        let members = match routes.members.get(&event.chat) {
+            Some(Ok(members)) => members.as_slice(),
+            Some(Err(kind)) => return Err(*kind),
+            None => &[],
+        };
+        let way = |push: Push, users: &[UserId], origin: &str| self.put_on_the_way(event, push, users, origin, routes);
+        match &event.kind {
+            Kind::Message(sequence, message) => {
+                let mut on_the_way = Vec::new();
+                match passed_on.place(event.chat, *sequence) {
+                    Place::Old => {
+                        self.count(Fate::Known);
+                        return Ok(on_the_way);
+                    }
+                    Place::Next => {}
+                    Place::After(last) => {
+                        for skipped in self.skipped(event.chat, last, *sequence).await? {
+                            // Nobody knows which connection sent it; gateway and clients know what they have.
+                            on_the_way.push(way(Push::Message(as_push(&skipped)), members, ""));
+                            passed_on.pass(event.chat, skipped.sequence);
+                        }
+                    }
+                }
+                let span = tracing::debug_span!("fanout.route", chat.id = %event.chat, sequence = sequence.0);
+                on_the_way.push(span.in_scope(|| way(Push::Message(message.clone()), members, &event.origin)));
+                passed_on.pass(event.chat, *sequence);
+                self.count(Fate::PassedOn);
+                Ok(on_the_way)
+            }
+            Kind::Members { .. } | Kind::Description(_) if passed_on.knows(&event.id) => {
+                self.count(Fate::Known);
+                Ok(Vec::new())
+            }
+            Kind::Members { removed, push } => {
+                // Whoever was removed is told last of all.
+                let users: Vec<UserId> =
+                    members.iter().filter(|user| Some(**user) != *removed).chain(removed).copied().collect();
+                passed_on.remember(&event.id);
+                self.count(Fate::PassedOn);
+                Ok(push.iter().map(|push| way(push.clone(), &users, "")).collect())
+            }
+            Kind::Description(push) => {
+                passed_on.remember(&event.id);
+                self.count(Fate::PassedOn);
+                Ok(vec![way(push.clone(), members, "")])
+            }
+        }
+    }
+
+    fn put_on_the_way(&self, event: &Event, push: Push, users: &[UserId], origin: &str, routes: &Routes) -> OnTheWay {
+        let frame = DeliveryFrame {
+            origin_connection: origin.to_owned(),
+            traceparent: event.traceparent.clone(),
+            push: Some(push),
+            ..DeliveryFrame::default()
+        };
+        let routed = users.iter().flat_map(|user| {
+            let gateways = routes.gateways.get(user).map(Vec::as_slice).unwrap_or_default();
+            gateways.iter().map(|gateway| (gateway, user.to_string()))
+        });
+        let sent = self.send(&frame, by_gateway(routed));
+        OnTheWay { frame, sent }
+    }
+
+    fn send(&self, frame: &DeliveryFrame, users: BTreeMap<&GatewayId, Vec<String>>) -> Vec<Sent> {
+        let each = users.into_iter().map(|(gateway, user_ids)| {
+            let frame = DeliveryFrame { gateway_id: gateway.to_string(), user_ids, ..frame.clone() };
+            self.gateways.send(gateway, frame)
+        });
+        each.collect()
+    }
+
+    /// Messages between the last one passed on and this one, as far as the store has them.
+    async fn skipped(&self, chat: ChatId, last: Sequence, next: Sequence) -> Result<Vec<StoredMessage>, ErrorKind> {
+        let missing = next.0 - last.0 - 1;
+        let wanted = missing.min(u64::from(self.limits.hole_messages));
+        let fetching = async {
+            let mut found: Vec<StoredMessage> = Vec::new();
+            let mut at = last;
+            while at.next() < next && (found.len() as u64) < wanted {
+                let left = u32::try_from(wanted - found.len() as u64).unwrap_or(u32::MAX);
+                let page = self.history.after(chat, at, left).await?;
+                let Some(end) = page.last().map(|message| message.sequence) else { break };
+                found.extend(page.into_iter().filter(|message| message.sequence < next));
+                at = end;
+            }
+            Ok(found)
+        };
+        let within: Duration = self.limits.hole_timeout;
+        let found = match tokio::time::timeout(within, fetching).await {
+            Ok(found) => found,
+            Err(late) => Err(Error::unavailable("the store did not tell in time what the log skipped", late)),
+        };
+        let found = found.map_err(|error| {
+            tracing::warn!(chat.id = %chat, "what the log skipped of {chat} is not known: {error}");
+            error.kind()
+        })?;
+        let result = if found.len() as u64 == missing { Hole::Filled } else { Hole::PassedOver };
+        if result == Hole::PassedOver {
+            tracing::warn!(chat.id = %chat, "{} of {missing} messages of {chat} that the log skipped were found", found.len());
+        }
+        count(&self.metrics.holes, result);
+        Ok(found)
+    }
+
+    /// Waits until every frame is answered or its deadline is over. Routes that were not right are looked up once more.
+    pub(crate) async fn settle(&self, all: Vec<OnTheWay>) {
+        let mut moved = Vec::new();
+        for OnTheWay { frame, sent } in all {
+            for mut one in sent {
+                if self.heard(&mut one).await == Some(Outcome::Unknown) {
+                    moved.push((frame.clone(), one));
+                }
+            }
+        }
+        if moved.is_empty() {
+            return;
+        }
+        let users: BTreeSet<UserId> =
+            moved.iter().flat_map(|(_, one)| &one.users).filter_map(|id| id.parse().ok()).collect();
+        let users: Vec<UserId> = users.into_iter().collect();
+        let found = match self.gateways_of(&users).await {
+            Ok(found) => found,
+            Err(error) => {
+                // That run of the gateway is gone, and so are its connections: their clients sync.
+                tracing::warn!("routes of a gateway that is gone were not looked up again: {error}");
+                return;
+            }
+        };
+        let gateways: HashMap<String, Vec<GatewayId>> = users.iter().map(ToString::to_string).zip(found).collect();
+        let mut again = Vec::new();
+        for (frame, one) in &moved {
+            let routed = one.users.iter().flat_map(|user| {
+                let gateways = gateways.get(user).map(Vec::as_slice).unwrap_or_default();
+                gateways.iter().filter(|gateway| **gateway != one.gateway).map(|gateway| (gateway, user.clone()))
+            });
+            again.extend(self.send(frame, by_gateway(routed)));
+        }
+        for mut one in again {
+            self.heard(&mut one).await;
+        }
+    }
+
+    async fn heard(&self, sent: &mut Sent) -> Option<Outcome> {
+        let answer = self.gateways.answer(sent).await;
+        let outcome = answer.as_ref().map(|answer| answer.outcome());
+        let result = match outcome {
+            Some(Outcome::Delivered) => Delivered::Taken,
+            Some(Outcome::Unknown) => {
+                self.gateways.forget(&sent.gateway);
+                Delivered::Unknown
+            }
+            Some(Outcome::Full | Outcome::Unspecified) => {
+                self.gateways.owe(&sent.gateway, sent.users.clone());
+                Delivered::Full
+            }
+            None => Delivered::Skipped,
+        };
+        count(&self.metrics.frames, result);
+        outcome
+    }
+
+    fn count(&self, result: Fate) {
+        count(&self.metrics.records, result);
+    }
+}
+
+fn by_gateway<'a>(routed: impl Iterator<Item = (&'a GatewayId, String)>) -> BTreeMap<&'a GatewayId, Vec<String>> {
+    let mut users: BTreeMap<&GatewayId, Vec<String>> = BTreeMap::new();
+    for (gateway, user) in routed {
+        users.entry(gateway).or_default().push(user);
+    }
+    users
+}
+
+fn as_push(message: &StoredMessage) -> Message {
+    Message {
+        message_id: message.id.to_string(),
+        chat_id: message.chat.to_string(),
+        sequence: message.sequence.0,
+        sender_id: message.sender.to_string(),
+        content: message.content.as_str().to_owned(),
+        content_type: TEXT.to_owned(),
+        created_at: message.created_at.0,
+        client_message_id: Some(message.client_id.to_string()),
+    }
+}
