@@ -55,6 +55,14 @@ pub(crate) async fn all(config: Config, process: Process) -> anyhow::Result<Syst
     gateway.limits = config.gateway.clone();
     let gateway = gateway::wire_up::start(gateway, &process).await.context("gateway")?;
 
+    let fanout = fanout::config::Settings::on_loopback(
+        store_config.clone(),
+        log_config.clone(),
+        redis_config.clone(),
+        auth_dir.clone(),
+    );
+    fanout::wire_up::start(fanout, &process).await.context("fanout")?;
+
     let mut chatmgmt = chatmgmt::config::Settings::on_loopback(store_config, redis_config, log_config, auth_dir);
     chatmgmt.limits = config.chatmgmt.clone();
     let chatmgmt = chatmgmt::wire_up::start(chatmgmt, &process).await.context("chatmgmt")?;

@@ -12,10 +12,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rustyline::DefaultEditor;
 use tests::client::{ChatSummary, Client, Event, Kept, Options, Refused, State};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    sync::{broadcast, mpsc},
-};
+use tokio::sync::{broadcast, mpsc};
 
 /// Talk to people from a terminal.
 #[derive(Debug, Parser)]
@@ -355,11 +352,10 @@ fn terminal() -> anyhow::Result<(mpsc::Receiver<String>, Print)> {
         });
         return Ok((lines, Print::Terminal(Box::new(printer))));
     }
-    #[expect(clippy::disallowed_methods, reason = "it reads until the process ends")]
-    tokio::spawn(async move {
-        let mut input = BufReader::new(tokio::io::stdin()).lines();
-        while let Ok(Some(line)) = input.next_line().await {
-            if typed.send(line).await.is_err() {
+    // A thread, not a task: nobody waits for the line that never comes when the process ends.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            if line.map_or(true, |line| typed.blocking_send(line).is_err()) {
                 return;
             }
         }
