@@ -3,6 +3,7 @@
 mod crash;
 mod group;
 mod people;
+mod readme;
 mod refuse;
 mod start;
 mod terminal;

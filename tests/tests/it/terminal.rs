@@ -13,15 +13,16 @@ use tokio::{
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// One person at one terminal, and all that it showed.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
-    shown: Vec<String>,
+    /// Lines that were typed, after `> `, and lines that it showed.
+    pub(crate) shown: Vec<String>,
 }
 
 impl Terminal {
-    async fn open(world: &World, phone: &str, name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(world: &World, phone: &str, name: &str) -> anyhow::Result<Self> {
         let mut child = Command::new(binary("chat")?)
             .args(["--server", world.server(), "--phone", phone, "--name", name])
             .arg("--data")
@@ -39,13 +40,14 @@ impl Terminal {
         Ok(terminal)
     }
 
-    async fn type_line(&mut self, line: &str) -> anyhow::Result<()> {
+    pub(crate) async fn type_line(&mut self, line: &str) -> anyhow::Result<()> {
+        self.shown.push(format!("> {line}"));
         self.input.write_all(format!("{line}\n").as_bytes()).await?;
         self.input.flush().await.context("the terminal is gone")
     }
 
     /// Waits until a line has that in it.
-    async fn see(&mut self, part: &str) -> anyhow::Result<()> {
+    pub(crate) async fn see(&mut self, part: &str) -> anyhow::Result<()> {
         let seen = timeout(WITHIN, async {
             while let Some(line) = self.output.next_line().await? {
                 self.shown.push(line.clone());
@@ -61,7 +63,7 @@ impl Terminal {
             .with_context(|| format!("{part:?} in {:#?}", self.shown))
     }
 
-    async fn quit(mut self) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn quit(mut self) -> anyhow::Result<Vec<String>> {
         self.type_line("/quit").await?;
         let status = timeout(WITHIN, self.child.wait()).await??;
         anyhow::ensure!(status.success(), "it ended with {status}");
