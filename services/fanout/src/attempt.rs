@@ -96,7 +96,7 @@ impl Attempts {
             passed_on: work.passed_on,
             next_offset,
             rest: work.entries,
-            trouble: Some(kind),
+            trouble: next_offset.is_none().then_some(kind),
         }
     }
 
@@ -116,7 +116,10 @@ impl Attempts {
                     work.entries.pop_front();
                 }
                 Err(kind) => {
-                    next_offset = self.or_give_up(&mut work.entries, kind).await.or(next_offset);
+                    if let Some(given_up) = self.or_give_up(&mut work.entries, kind).await {
+                        next_offset = Some(given_up);
+                        continue;
+                    }
                     trouble = Some(kind);
                     break;
                 }

@@ -1,0 +1,145 @@
+//! Trouble: dependencies that are away, gateways that do not take frames, records that nobody can read.
+
+use std::sync::atomic::Ordering;
+
+use proto::events::v1::Envelope;
+
+use crate::{
+    gateway::{Answers, Gateway},
+    world::{ANNA, BEN, MESSAGES, World, eventually, message, sequences, stored},
+};
+
+#[tokio::test]
+async fn without_the_cache_a_partition_is_paused_and_goes_on_without_a_loss() {
+    let world = World::start().await;
+    world.outside.cache_is_away.store(true, Ordering::SeqCst);
+    world.log(MESSAGES, [message(1), message(2)]);
+    eventually("paused", || world.outside.paused.lock().expect("whole").contains(&MESSAGES)).await;
+    let end = world.log(MESSAGES, [message(3)]);
+    assert_eq!(world.outside.committed(MESSAGES), None);
+    assert!(world.gateway.frames().is_empty());
+    world.outside.cache_is_away.store(false, Ordering::SeqCst);
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [1, 2, 3]);
+    assert!(world.outside.paused.lock().expect("whole").is_empty());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_offset_stays_before_a_record_that_waits_for_the_store() {
+    let world = World::start().await;
+    *world.outside.stored.lock().expect("whole") = (1..=5).map(stored).collect();
+    let first = world.log(MESSAGES, [message(1)]);
+    world.finished(MESSAGES, first).await;
+    world.outside.store_is_away.store(true, Ordering::SeqCst);
+    let end = world.log(MESSAGES, [message(2), message(5), message(6)]);
+    world.finished(MESSAGES, first + 1).await;
+    eventually("paused", || world.outside.paused.lock().expect("whole").contains(&MESSAGES)).await;
+    assert_eq!(world.sequences(), [1, 2]);
+    assert_eq!(world.outside.committed(MESSAGES), Some(first + 1));
+    world.outside.store_is_away.store(false, Ordering::SeqCst);
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [1, 2, 3, 4, 5, 6]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn records_that_nobody_can_read_become_dead_letters_and_the_rest_goes_on() {
+    let world = World::start().await;
+    let unknown = Envelope { event: None, ..message(9) };
+    let mut newer = message(2);
+    newer.event_version = 9;
+    let values = vec![
+        b"garbage".to_vec(),
+        prost::Message::encode_to_vec(&message(1)),
+        prost::Message::encode_to_vec(&unknown),
+        prost::Message::encode_to_vec(&newer),
+    ];
+    let end = world.log_bytes(MESSAGES, values);
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [1, 2]);
+    let letters = world.outside.letters.lock().expect("whole").clone();
+    assert_eq!(
+        letters.iter().map(|letter| (letter.record.offset, letter.attempts)).collect::<Vec<_>>(),
+        [(0, 1), (2, 1)]
+    );
+    assert_eq!(letters[1].reason, "an unknown event type");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_that_fails_by_a_fault_three_times_becomes_a_dead_letter() {
+    let world = World::start().await;
+    world.outside.store_is_broken.store(true, Ordering::SeqCst);
+    let end = world.log(MESSAGES, [message(1)]);
+    world.finished(MESSAGES, end).await;
+    let letters = world.outside.letters.lock().expect("whole").clone();
+    assert_eq!(letters.iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [3]);
+    world.outside.store_is_broken.store(false, Ordering::SeqCst);
+    let end = world.log(MESSAGES, [message(2)]);
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [2]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn users_of_a_gateway_that_takes_nothing_are_named_in_a_later_frame() {
+    let world = World::start().await;
+    for trouble in [Answers::Full, Answers::Breaks] {
+        let before = world.gateway.frames().len();
+        world.gateway.answer(trouble);
+        let sequence = before as u64 + 100;
+        let end = world.log(MESSAGES, [message(sequence)]);
+        // The gateway is skipped, not the message.
+        world.finished(MESSAGES, end).await;
+        world.gateway.answer(Answers::Delivered);
+        eventually("named", || {
+            let frames = world.gateway.frames();
+            frames[before..].iter().any(|frame| frame.owed_user_ids == [ANNA.to_string(), BEN.to_string()])
+        })
+        .await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_gone_costs_no_other_gateway_its_frames() {
+    let world = World::start().await;
+    let gone = domain::route::GatewayId { address: "127.0.0.1:1".to_owned(), epoch: "1".to_owned() };
+    world.outside.routes.lock().expect("whole").insert(BEN, vec![gone]);
+    let end = world.log(MESSAGES, [message(1), message(2)]);
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [1, 2]);
+    assert!(world.gateway.frames().iter().all(|frame| frame.user_ids == [ANNA.to_string()]));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn routes_of_another_epoch_are_looked_up_once_more() {
+    let world = World::start().await;
+    let other = Gateway::start(&world.gateways, &world.token).await;
+    world.gateway.answer(Answers::Unknown);
+    world.log(MESSAGES, [message(1), message(2)]);
+    // The routes change when the first answer is on its way.
+    world.outside.routes.lock().expect("whole").insert(ANNA, vec![world.gateway.id.clone(), other.id.clone()]);
+    let end = world.log(MESSAGES, [message(3)]);
+    world.finished(MESSAGES, end).await;
+    let mut found = sequences(&other);
+    found.sort_unstable();
+    assert!(found.contains(&3), "{found:?}");
+    assert_eq!(world.outside.committed(MESSAGES), Some(end));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopping_fanout_commits_what_it_attempted_and_leaves() {
+    let world = World::start().await;
+    let end = world.log(MESSAGES, (1..=50).map(message));
+    eventually("begun", || !world.gateway.frames().is_empty()).await;
+    let outside = world.outside.clone();
+    let gateway = world.gateway.clone();
+    world.stop().await;
+    let committed = outside.committed(MESSAGES).expect("committed");
+    assert!(committed <= end);
+    assert!(sequences(&gateway).len() as i64 >= committed, "never ahead of the attempt");
+}
