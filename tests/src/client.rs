@@ -3,6 +3,7 @@
 mod connection;
 mod keep;
 mod rest;
+mod session;
 
 use std::{
     path::PathBuf,
@@ -245,6 +246,14 @@ impl Client {
     /// When the local store fails.
     pub fn known_chats(&self) -> anyhow::Result<Vec<String>> {
         self.shared.keep.chats()
+    }
+
+    /// How many messages have no answer yet.
+    ///
+    /// # Errors
+    /// When the local store fails.
+    pub fn unsent(&self) -> anyhow::Result<usize> {
+        Ok(self.shared.keep.unsent()?.len())
     }
 
     /// Sends a message and waits for its ack, over as many connections as it takes.

@@ -8,15 +8,18 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
+    sync::watch,
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
 use crate::client::{Client, Options};
 
 /// How long a start may take.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const CODE_WITHIN: Duration = Duration::from_secs(20);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at something that has no event.
@@ -42,13 +45,54 @@ pub struct World {
     folder: PathBuf,
     flags: Vec<String>,
     running: Option<Running>,
-    _temporary: Option<tempfile::TempDir>,
+    front: Front,
+    _temporary: tempfile::TempDir,
+}
+
+/// A fixed address before the platform, whose own changes with each start: clients come back by themselves.
+#[derive(Debug)]
+struct Front {
+    server: String,
+    behind: watch::Sender<Option<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Front {
+    async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let server = format!("http://{}", listener.local_addr()?);
+        let (behind, current) = watch::channel(None);
+        #[expect(clippy::disallowed_methods, reason = "the front owns this task and ends it")]
+        let task = tokio::spawn(forward(listener, current));
+        Ok(Self { server, behind, task })
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Passes bytes on to whatever is behind at the moment; with nothing there, connections end.
+async fn forward(listener: TcpListener, current: watch::Receiver<Option<String>>) {
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((mut client, _)) = listener.accept().await {
+        let behind: Option<String> = current.borrow().clone();
+        connections.spawn(async move {
+            let Some(address) = behind else { return };
+            if let Ok(mut server) = TcpStream::connect(address).await {
+                drop(client.set_nodelay(true).and_then(|()| server.set_nodelay(true))); // slower without
+                drop(copy_bidirectional(&mut client, &mut server).await); // either side may end it
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
 }
 
 #[derive(Debug)]
 struct Running {
     child: Child,
-    server: String,
     _out: BufReader<ChildStdout>,
 }
 
@@ -69,7 +113,8 @@ impl World {
         let temporary = tempfile::tempdir()?;
         let folder = temporary.path().to_owned();
         let flags = RAISED.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
-        let mut world = Self { folder, flags, running: None, _temporary: Some(temporary) };
+        let front = Front::start().await?;
+        let mut world = Self { folder, flags, running: None, front, _temporary: temporary };
         world.restart().await?;
         Ok(world)
     }
@@ -100,23 +145,24 @@ impl World {
         let mut out = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         let read = timeout(READY_WITHIN, out.read_line(&mut line)).await;
-        let Some(server) = line.trim().strip_prefix("ready: ").filter(|_| matches!(read, Ok(Ok(_)))) else {
+        let Some(server) = line.trim().strip_prefix("ready: http://").filter(|_| matches!(read, Ok(Ok(_)))) else {
             drop(child.kill().await);
             anyhow::bail!("the platform did not become ready; its log ends with:\n{}", self.log_end());
         };
-        let server = server.to_owned();
-        self.running = Some(Running { child, server, _out: out });
+        self.front.behind.send_replace(Some(server.to_owned()));
+        self.running = Some(Running { child, _out: out });
         Ok(begun.elapsed())
     }
 
-    /// The binary on this world's folder, for tests of how it starts.
-    ///
-    /// # Errors
-    /// When it was not built.
-    pub fn command(&self) -> anyhow::Result<Command> {
+    fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(binary("standalone")?);
-        command.arg("--data").arg(self.folder.join("data")).kill_on_drop(true);
+        command.arg("--data").arg(self.data()).kill_on_drop(true);
         Ok(command)
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     fn log_file(&self) -> anyhow::Result<std::fs::File> {
@@ -140,12 +186,9 @@ impl World {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Its public address.
-    ///
-    /// # Errors
-    /// When it is not running.
-    pub fn server(&self) -> anyhow::Result<&str> {
-        Ok(&self.running.as_ref().context("not running")?.server)
+    /// Its public address, the same over all starts.
+    pub fn server(&self) -> &str {
+        &self.front.server
     }
 
     /// An address of one of its systems, by its name in `addresses.json`.
@@ -153,7 +196,7 @@ impl World {
     /// # Errors
     /// When it is not there.
     pub fn address(&self, name: &str) -> anyhow::Result<String> {
-        let text = std::fs::read_to_string(self.folder.join("data/addresses.json"))?;
+        let text = std::fs::read_to_string(self.data().join("addresses.json"))?;
         let addresses: serde_json::Value = serde_json::from_str(&text)?;
         Ok(addresses[name].as_str().context("no such address")?.to_owned())
     }
@@ -169,6 +212,7 @@ impl World {
     /// When it was not running.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("not running")?;
+        self.front.behind.send_replace(None);
         running.child.kill().await.context("not killed")
     }
 
@@ -190,7 +234,7 @@ impl World {
     /// # Errors
     /// When that does not work.
     pub async fn client(&self, phone: &str) -> anyhow::Result<Client> {
-        self.client_with(phone, Options::quick(self.server()?)).await
+        self.client_with(phone, Options::quick(self.server())).await
     }
 
     /// The same with other options.

@@ -1,5 +1,8 @@
 //! What each port promises, proved on the real systems that `embedded` starts.
 
+mod auth_limits;
+mod chat_list;
+mod chats;
 mod connection_registry;
 pub(crate) mod delivery_state;
 mod event_publisher;
@@ -10,6 +13,12 @@ mod membership_cache;
 pub(crate) mod membership_directory;
 pub(crate) mod message_history;
 pub(crate) mod message_log;
+pub(crate) mod otp_requests;
+mod outbox;
 mod revocations;
+mod sessions;
+mod store;
+mod users;
 mod world;
+
 pub(crate) use world::World;

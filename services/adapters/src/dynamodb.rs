@@ -6,7 +6,6 @@ pub mod chats;
 pub mod delivery_state;
 pub mod heads;
 pub mod incarnations;
-mod item;
 pub mod layout;
 pub mod membership_directory;
 pub mod message_history;

@@ -8,7 +8,7 @@ use std::{borrow::Cow, time::Duration};
 
 use clap::Args;
 use proto::topics::Topic;
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode};
 
 /// Where the log is, and how records are written to it.
 #[derive(Clone, Debug, Args)]
@@ -105,5 +105,10 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
 /// An error of the library that belongs to no record.
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
     let reason: Cow<'_, str> = if reason.is_empty() { error.to_string().into() } else { reason.into() };
-    tracing::warn!("the log is not reachable or not well: {reason}");
+    // Each broker and each try says so; once all are away is what somebody has to know.
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+        tracing::warn!("the log is not reachable: {reason}");
+    } else {
+        tracing::debug!("the log is not well: {reason}");
+    }
 }

@@ -105,9 +105,10 @@ impl Auth {
             // The same code goes out again, with the time it has left.
             domain::ports::otp_requests::Issued::Pending(good) => (self.codes.decrypt(&good), good.expires_at),
         };
-        match code {
-            Some(code) => self.needs.deliveries.deliver(phone, code),
-            None => tracing::warn!(event = "auth.otp_delivery_failed", "a code could not be read again, none was sent"),
+        if let Some(code) = code {
+            self.needs.deliveries.deliver(phone, code);
+        } else {
+            tracing::warn!(event = "auth.otp_delivery_failed", "a code could not be read again, none was sent");
         }
         tracing::info!(event = "auth.otp_requested", phone_hash = %hash, "a code was requested for {hash}");
         self.needs.metrics.auth(AuthEvent::OtpRequested);

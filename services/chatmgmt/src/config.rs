@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, ValueEnum};
+use domain::limits;
 
 /// Settings of the chatmgmt process.
 #[derive(Debug, Parser)]
@@ -40,6 +41,10 @@ pub struct Settings {
     #[command(flatten)]
     pub redis: adapters::redis::Config,
 
+    /// Where changes of chats are told.
+    #[command(flatten)]
+    pub log: adapters::kafka::Config,
+
     /// Folder with jwks.json, <kid>.pem, otp-pepper, otp-key, refresh-key and internal-token
     #[arg(long, env = "AUTH_DIR")]
     pub auth_dir: PathBuf,
@@ -67,10 +72,16 @@ pub struct Settings {
 
 impl Settings {
     /// The settings of a chatmgmt in a process with others, on loopback, with the default limits.
-    pub fn on_loopback(store: adapters::dynamodb::Config, redis: adapters::redis::Config, auth_dir: PathBuf) -> Self {
+    pub fn on_loopback(
+        store: adapters::dynamodb::Config,
+        redis: adapters::redis::Config,
+        log: adapters::kafka::Config,
+        auth_dir: PathBuf,
+    ) -> Self {
         Self {
             store,
             redis,
+            log,
             auth_dir,
             auth_signing_key: None,
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -163,6 +174,26 @@ pub struct Limits {
     /// Phone lookups of one user an hour
     #[arg(long, env = "LOOKUP_PER_HOUR", default_value_t = 100)]
     pub lookup_per_hour: u32,
+
+    /// Members of a group, the owner included
+    #[arg(long, env = "GROUP_MEMBERS", default_value_t = limits::GROUP_MEMBERS, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub group_members: u32,
+
+    /// Chats of one user
+    #[arg(long, env = "CHATS_PER_USER", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub chats_per_user: u32,
+
+    /// Groups that one user may make in 24 hours
+    #[arg(long, env = "GROUPS_PER_DAY", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups_per_day: u32,
+
+    /// How long a process that died keeps others from publishing a shard of the outbox
+    #[arg(long, env = "OUTBOX_LEASE", default_value = "6s", value_parser = humantime::parse_duration)]
+    pub outbox_lease: Duration,
+
+    /// How often a shard of the outbox is looked at for what other processes left behind
+    #[arg(long, env = "OUTBOX_POLL", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub outbox_poll: Duration,
 }
 
 impl Default for Limits {
@@ -186,6 +217,11 @@ impl Default for Limits {
             refresh_grace: Duration::from_secs(10),
             lookup_per_minute: 10,
             lookup_per_hour: 100,
+            group_members: limits::GROUP_MEMBERS,
+            chats_per_user: 500,
+            groups_per_day: 20,
+            outbox_lease: Duration::from_secs(6),
+            outbox_poll: Duration::from_secs(1),
         }
     }
 }
@@ -196,7 +232,18 @@ mod tests {
 
     #[test]
     fn flags_and_code_have_the_same_defaults() {
-        let required = ["--store-table-prefix", "t-", "--redis-url", "redis://x", "--auth-dir", "a"];
+        let required = [
+            "--store-table-prefix",
+            "t-",
+            "--redis-url",
+            "redis://x",
+            "--log-brokers",
+            "l",
+            "--log-prefix",
+            "p.",
+            "--auth-dir",
+            "a",
+        ];
         let config = Config::try_parse_from(["chatmgmt"].iter().chain(&required)).expect("valid");
         assert_eq!(config.settings.limits, Limits::default());
     }

@@ -2,8 +2,11 @@
 
 pub mod auth;
 pub mod caller;
+pub mod chats;
 pub mod config;
+pub mod history;
 pub mod metrics;
+pub mod outbox;
 pub mod rate_limits;
 pub mod rest;
 pub mod secrets;

@@ -253,3 +253,28 @@ fn show(operation: &Operation, answer: &tonic::Response<Bytes>) -> Result<Respon
     }
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_whom_the_outermost_trusted_proxy_saw() {
+        let cases: [(usize, &[&str], Option<&str>); 6] = [
+            (0, &["6.6.6.6"], Some("10.0.0.9")),
+            (1, &["6.6.6.6, 203.0.113.7"], Some("203.0.113.7")),
+            (1, &["6.6.6.6", "203.0.113.7"], Some("203.0.113.7")),
+            (2, &["6.6.6.6, 203.0.113.7, 10.0.0.1"], Some("203.0.113.7")),
+            (2, &["203.0.113.7"], Some("10.0.0.9")),
+            (1, &[], Some("10.0.0.9")),
+        ];
+        for (hops, forwarded, expected) in cases {
+            let mut request = http::Request::builder().extension(ConnectInfo(SocketAddr::from(([10, 0, 0, 9], 1))));
+            for value in forwarded {
+                request = request.header("x-forwarded-for", *value);
+            }
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            assert_eq!(client_ip(&parts, hops).as_deref(), expected, "{hops} {forwarded:?}");
+        }
+    }
+}

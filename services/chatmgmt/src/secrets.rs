@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose};
 use domain::{Clock, Ids};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use platform::Secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The public keys.
 const PUBLIC_KEYS: &str = "jwks.json";
@@ -61,6 +61,11 @@ impl Secrets {
         let pem = text(folder, &format!("{signing_key_id}.pem"))?;
         let (signing_algorithm, signing_key) = read_signing_key(pem.expose().as_bytes())
             .with_context(|| format!("{signing_key_id}.pem is neither an Ed25519 nor an RSA key in PKCS#8"))?;
+        anyhow::ensure!(
+            has_key(&public_keys, &signing_key_id)?,
+            "{} has no public key for {signing_key_id}.pem",
+            public_keys.display()
+        );
         let otp_key = general_purpose::STANDARD
             .decode(text(folder, OTP_KEY)?.expose())
             .ok()
@@ -84,6 +89,13 @@ fn text(folder: &Path, name: &str) -> anyhow::Result<Secret> {
     let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
     anyhow::ensure!(!text.trim().is_empty(), "{} is empty", file.display());
     Ok(Secret::new(text.trim()))
+}
+
+/// Whether validators can know what that key signs.
+fn has_key(public_keys: &Path, id: &str) -> anyhow::Result<bool> {
+    let failed = || format!("failed to read {}", public_keys.display());
+    let set: Value = serde_json::from_slice(&fs::read(public_keys).with_context(failed)?).with_context(failed)?;
+    Ok(set["keys"].as_array().is_some_and(|keys| keys.iter().any(|key| key["kid"] == id)))
 }
 
 fn last_key(folder: &Path) -> anyhow::Result<String> {
@@ -161,7 +173,14 @@ fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use platform::clock::{SystemClock, SystemIds};
+    use aws_lc_rs::{
+        encoding::{AsDer as _, Pkcs8V1Der},
+        rsa,
+    };
+    use platform::{
+        clock::{SystemClock, SystemIds},
+        tokens::{Claims, Expiry, Verifier},
+    };
 
     use super::*;
 
@@ -181,6 +200,55 @@ mod tests {
         }
         assert!(create(&folder, &SystemIds, &SystemClock).is_err(), "an existing folder is not replaced");
         Secrets::read(&folder, None).expect("still readable");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn during_a_rotation_the_last_key_signs_by_its_own_type_and_both_are_known() {
+        let folder = scratch();
+        create(&folder, &SystemIds, &SystemClock).expect("made");
+        let old = Secrets::read(&folder, None).expect("readable");
+
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+        let der: Pkcs8V1Der<'_> = pair.as_der().expect("encoded");
+        let base64 = general_purpose::STANDARD.encode(der.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
+        write(&folder, "zz.pem", &pem).expect("written");
+        let error = Secrets::read(&folder, None).err().expect("nobody could check its tokens");
+        assert!(format!("{error:#}").contains("zz.pem"), "{error:#}");
+
+        let mut keys: Value = serde_json::from_slice(&fs::read(folder.join(PUBLIC_KEYS)).expect("read")).expect("JSON");
+        let number = |bytes: &[u8]| general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let public = pair.public_key();
+        keys["keys"].as_array_mut().expect("keys").push(json!({
+            "kty": "RSA", "kid": "zz",
+            "n": number(public.modulus().big_endian_without_leading_zero()),
+            "e": number(public.exponent().big_endian_without_leading_zero()),
+        }));
+        fs::write(folder.join(PUBLIC_KEYS), keys.to_string()).expect("written");
+        let new = Secrets::read(&folder, None).expect("readable");
+        assert_eq!((new.signing_key_id.as_str(), new.signing_algorithm), ("zz", Algorithm::RS256));
+        let pinned = Secrets::read(&folder, Some(&old.signing_key_id)).expect("readable");
+        assert_eq!(pinned.signing_algorithm, Algorithm::EdDSA);
+
+        let verifier = Verifier::from_jwks_file(&new.public_keys).expect("keys");
+        let now = SystemClock.now();
+        for secrets in [&old, &new] {
+            let claims = Claims {
+                sub: "user_01KJM9S346Q3D25VT4F5V37E3S".to_owned(),
+                sid: "sess_01KJCD1GDJFMGT83PXT891WB09".to_owned(),
+                jti: "01KJCD1GDJFMGT83PXT891WB09".to_owned(),
+                iss: platform::tokens::ISSUER.to_owned(),
+                aud: platform::tokens::AUDIENCE.to_owned(),
+                iat: now.seconds(),
+                exp: now.seconds() + 60,
+                scope: "messaging".to_owned(),
+            };
+            let mut header = jsonwebtoken::Header::new(secrets.signing_algorithm);
+            header.kid = Some(secrets.signing_key_id.clone());
+            let token = jsonwebtoken::encode(&header, &claims, &secrets.signing_key).expect("signed");
+            verifier.verify(&token, now, Expiry::Checked).expect("it holds");
+        }
         fs::remove_dir_all(&folder).expect("removed");
     }
 

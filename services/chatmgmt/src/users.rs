@@ -23,7 +23,7 @@ use crate::{
 /// Profiles, and contacts by phone.
 pub struct Users {
     callers: Callers,
-    users: Arc<dyn ports::Users>,
+    people: Arc<dyn ports::Users>,
     rate_limits: RateLimits,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -33,12 +33,12 @@ impl Users {
     /// On those ports.
     pub fn new(
         callers: Callers,
-        users: Arc<dyn ports::Users>,
+        people: Arc<dyn ports::Users>,
         rate_limits: RateLimits,
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { callers, users, rate_limits, limits, clock }
+        Self { callers, people, rate_limits, limits, clock }
     }
 
     async fn me(&self, metadata: &MetadataMap) -> Result<pb::Profile, Error> {
@@ -50,23 +50,23 @@ impl Users {
         let holder = self.callers.authenticate(metadata).await?;
         let Some(name) = &asked.display_name else { return self.profile(holder.user).await };
         let name = DisplayName::new(name)?;
-        let renamed = self.users.rename(holder.user, &name, self.clock.now()).await?;
+        let renamed = self.people.rename(holder.user, &name, self.clock.now()).await?;
         renamed.as_ref().map(show).ok_or_else(no_user)
     }
 
     async fn profile(&self, id: UserId) -> Result<pb::Profile, Error> {
-        self.users.user(id).await?.as_ref().map(show).ok_or_else(no_user)
+        self.people.user(id).await?.as_ref().map(show).ok_or_else(no_user)
     }
 
     async fn public(&self, metadata: &MetadataMap, asked: &pb::GetUserRequest) -> Result<pb::PublicProfile, Error> {
         self.callers.authenticate(metadata).await?;
         // Rows that are not people share the table: only the form of a user's id is asked for.
         let id: UserId = asked.user_id.parse().map_err(|_| no_user())?;
-        let user = self.users.user(id).await?.ok_or_else(no_user)?;
+        let user = self.people.user(id).await?.ok_or_else(no_user)?;
         Ok(pb::PublicProfile {
             user_id: user.id.to_string(),
             display_name: name_of(&user),
-            created_at: at(user.created_at),
+            created_at: Some(at(user.created_at)),
         })
     }
 
@@ -84,10 +84,10 @@ impl Users {
             self.rate_limits.admit(counter, Limit { times, within, when_away: WhenAway::Allow }).await?;
         }
         let hashes: Vec<PhoneHash> = phones.iter().map(phone_hash).collect();
-        let ids = self.users.by_phone(&hashes).await?;
+        let ids = self.people.by_phone(&hashes).await?;
         let found: Vec<UserId> = ids.values().copied().collect();
         let found: HashMap<UserId, User> =
-            self.users.users(&found).await?.into_iter().map(|user| (user.id, user)).collect();
+            self.people.users(&found).await?.into_iter().map(|user| (user.id, user)).collect();
         let mut answer = pb::LookupUsersResponse::default();
         for (phone, hash) in phones.iter().zip(&hashes) {
             let phone_number = phone.as_str().to_owned();
@@ -137,8 +137,8 @@ fn no_user() -> Error {
     Error::new(ErrorKind::NotFound, "no such user")
 }
 
-fn at(time: Millis) -> Option<pb::Timestamp> {
-    Some(pb::Timestamp { millis: time.0 })
+fn at(time: Millis) -> pb::Timestamp {
+    pb::Timestamp { millis: time.0 }
 }
 
 fn name_of(user: &User) -> Option<String> {
@@ -150,8 +150,8 @@ fn show(user: &User) -> pb::Profile {
         user_id: user.id.to_string(),
         phone_number: user.phone.as_str().to_owned(),
         display_name: name_of(user),
-        created_at: at(user.created_at),
-        updated_at: at(user.updated_at),
+        created_at: Some(at(user.created_at)),
+        updated_at: Some(at(user.updated_at)),
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adapters::{dynamodb, redis, sms::LogSms};
+use adapters::{dynamodb, kafka, redis, sms::LogSms};
 use axum::Router;
-use domain::limits;
+use domain::ports::EventPublisher;
 use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
-use proto::messaging::v1::{auth_server::AuthServer, users_server::UsersServer};
+use proto::messaging::v1::{auth_server::AuthServer, chats_server::ChatsServer, users_server::UsersServer};
 use tonic::service::{InterceptorLayer, Routes};
 
 use crate::{
     auth::{self, Auth, Deliveries},
     caller::Callers,
-    config::{Settings, SmsProvider},
+    chats,
+    config::{Limits, Settings, SmsProvider},
     metrics::Metrics,
+    outbox,
     rate_limits::RateLimits,
     rest,
     secrets::Secrets,
@@ -40,7 +42,7 @@ pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Runn
     let secrets = Secrets::read(&settings.auth_dir, settings.auth_signing_key.as_deref())?;
     let verifier = Arc::new(Verifier::from_jwks_file(&secrets.public_keys)?);
     follow_public_keys(verifier.clone(), process);
-    let store = dynamodb::Store::new(&settings.store).await;
+    let store = dynamodb::Store::for_service(&settings.store, "chatmgmt").await;
     let cache = redis::Cache::connect(&settings.redis).await?;
     let metrics = process.metrics(Metrics::register);
 
@@ -85,8 +87,37 @@ fn services(
         ids: process.ids(),
     };
     let auth = Auth::new(needs, secrets, settings.limits.clone())?;
+    let log = kafka::publisher::Publisher::new(&settings.log, process)?;
+    let chats = chats(&settings.limits, store, log, callers.clone(), users.clone(), process);
     let users = Users::new(callers, users, rate_limits, settings.limits.clone(), process.clock());
-    Ok(Routes::new(AuthServer::new(auth)).add_service(UsersServer::new(users)))
+    Ok(Routes::new(AuthServer::new(auth)).add_service(UsersServer::new(users)).add_service(chats))
+}
+
+/// Chats and history, and the publisher of what happens to them.
+pub fn chats(
+    limits: &Limits,
+    store: &dynamodb::Store,
+    log: Arc<dyn EventPublisher>,
+    callers: Callers,
+    users: Arc<dyn domain::ports::Users>,
+    process: &Process,
+) -> ChatsServer<chats::Service> {
+    let outbox = Arc::new(dynamodb::outbox::Outbox::new(store.clone(), process.ids()));
+    let published = process.metrics(outbox::Metrics::register);
+    ChatsServer::new(chats::Service::new(chats::Parts {
+        callers,
+        chats: Arc::new(dynamodb::chats::Chats::new(store.clone(), process.ids())),
+        list: Arc::new(dynamodb::chat_list::ChatList::new(store.clone(), process.ids())),
+        directory: Arc::new(dynamodb::membership_directory::MembershipDirectory::new(store.clone())),
+        history: Arc::new(dynamodb::message_history::MessageHistory::new(store.clone())),
+        users,
+        wake: outbox::start(outbox.clone(), log, limits, published, process),
+        outbox,
+        clock: process.clock(),
+        ids: process.ids(),
+        limits: limits.clone(),
+        metrics: process.metrics(chats::Metrics::register),
+    }))
 }
 
 fn only_internal(services: Routes, token: &Secret) -> anyhow::Result<Routes> {
@@ -98,8 +129,8 @@ fn options(settings: &Settings) -> rest::Options {
     rest::Options {
         trusted_proxy_hops: settings.trusted_proxy_hops,
         request_timeout: settings.limits.request_timeout,
-        max_chats_per_user: 500,
-        max_chat_members: limits::GROUP_MEMBERS,
+        max_chats_per_user: settings.limits.chats_per_user,
+        max_chat_members: settings.limits.group_members,
     }
 }
 

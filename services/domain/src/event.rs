@@ -1,5 +1,7 @@
 //! What happens to chats, as those who follow the log learn it.
 
+use ulid::Ulid;
+
 use crate::{
     Millis,
     chat::{Chat, ChatName},
@@ -18,6 +20,13 @@ pub struct Event {
     pub traceparent: Option<String>,
     /// What happened.
     pub what: Happening,
+}
+
+impl Event {
+    /// The id of the n-th record that tells of it; the first has its own id.
+    pub fn record_id(&self, n: u32) -> EventId {
+        EventId(Ulid(self.id.0.0.wrapping_add(u128::from(n))))
+    }
 }
 
 /// What happened.

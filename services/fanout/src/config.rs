@@ -63,9 +63,13 @@ impl Settings {
         redis: adapters::redis::Config,
         auth_dir: impl AsRef<Path>,
     ) -> Self {
-        // The embedded log does not wake a waiting fetch when a record comes.
-        let source =
-            adapters::kafka::source::Settings { log_fetch_wait: Duration::from_millis(5), ..Default::default() };
+        let source = adapters::kafka::source::Settings {
+            // The embedded log does not wake a waiting fetch when a record comes.
+            log_fetch_wait: Duration::from_millis(5),
+            // There is one member: when it was killed, the next must not wait long for it.
+            log_session_timeout: Duration::from_secs(6),
+            ..Default::default()
+        };
         let internal_token_file = auth_dir.as_ref().join("internal-token");
         Self { log, source, redis, store, internal_token_file, limits: Limits::default() }
     }

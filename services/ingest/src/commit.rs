@@ -1,14 +1,16 @@
 //! Brings one batch of a chat to its end: every message stored once, or refused for a reason (D3.4).
 
+mod judge;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use domain::{
     Clock, Error, ErrorKind, Ids, Millis,
-    ids::{ChatId, MessageId, UserId},
+    ids::{ChatId, MessageId},
     message::{Draft, Sequence, StoredMessage},
     ports::{
         MembershipDirectory, MessageLog,
-        message_log::{Batch, Cancelled, Commit, Head, Original, Verdict},
+        message_log::{Batch, Commit, Head, Original},
     },
     publisher::PublisherMark,
 };
@@ -204,7 +206,7 @@ impl Committer {
                 group.pending = pending;
                 Next::Committed
             }
-            Commit::Cancelled(reasons) if is_own(&attempt.batch, &reasons) => {
+            Commit::Cancelled(reasons) if judge::is_own(&attempt.batch, &reasons) => {
                 group.pending = pending;
                 Next::Committed
             }
@@ -318,7 +320,7 @@ impl Committer {
                 Commit::Unknown(error) => error,
                 // An earlier try may still be under way; what this one met says nothing about it.
                 Commit::NotNow(error) | Commit::Invalid(error) if unknown > 0 => error,
-                Commit::Cancelled(reasons) if unknown > 0 && !is_final(&reasons) => {
+                Commit::Cancelled(reasons) if unknown > 0 && !judge::is_final(&reasons) => {
                     Error::new(ErrorKind::Unavailable, "the request met another transaction")
                 }
                 known @ (Commit::Committed | Commit::Cancelled(_) | Commit::NotNow(_) | Commit::Invalid(_)) => {
@@ -385,117 +387,6 @@ impl Committer {
         }
     }
 
-    /// Reads the reasons position by position; `Nothing` proves nothing.
-    async fn judge(
-        &self,
-        memory: &mut Memory,
-        batch: &Batch,
-        reasons: &Cancelled,
-        pending: Vec<Pending>,
-        callers: &dyn Callers,
-    ) -> Next {
-        let asked = pending.len();
-        let outsiders: Vec<UserId> = batch
-            .senders()
-            .into_iter()
-            .zip(&reasons.members)
-            .filter_map(|(sender, verdict)| matches!(verdict, Verdict::Failed(())).then_some(sender))
-            .collect();
-        let mut left = Vec::with_capacity(asked);
-        for (pending, key) in pending.into_iter().zip(&reasons.keys) {
-            match key {
-                // Also when its sender has left since.
-                Verdict::Failed(original) => callers.answer(&pending, Ok(stored_before(&pending, *original))),
-                Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid
-                    if outsiders.contains(&pending.draft.sender) =>
-                {
-                    self.refuse_outsider(&pending, callers).await;
-                }
-                Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid => left.push(pending),
-            }
-        }
-        match reasons.counter {
-            Verdict::Failed(Some(head)) => {
-                self.overtaken(batch.chat, memory, head);
-                return Next::Overtaken(left);
-            }
-            Verdict::Failed(None) => {
-                memory.head = None;
-                return Next::Overtaken(left);
-            }
-            Verdict::Nothing | Verdict::Conflict | Verdict::Throttled | Verdict::Invalid => {}
-        }
-        if reasons.places.contains(&Verdict::Failed(())) {
-            return self.doubt(memory, batch, left).await;
-        }
-        let (is_invalid, is_busy) = (is_any(reasons, Kind::Invalid), is_any(reasons, Kind::Busy));
-        if is_busy {
-            self.metrics.transaction_conflicts.inc();
-        }
-        match (is_invalid, is_busy || left.len() == asked) {
-            (true, _) => Next::Split(left),
-            (false, true) => Next::Later(left),
-            (false, false) => Next::Again(left),
-        }
-    }
-
-    /// A place is taken although the counter does not seem to have moved: look again before crying wolf.
-    async fn doubt(&self, memory: &mut Memory, batch: &Batch, left: Vec<Pending>) -> Next {
-        let chat = batch.chat;
-        match self.bounded(self.log.head(chat)).await {
-            Ok(Some(head)) if head.sequence == batch.after => {
-                self.metrics.duplicate_sequence.inc();
-                let after = batch.after;
-                tracing::error!(
-                    severity = "SEV-1",
-                    chat.id = %chat,
-                    "chat {chat} has messages above its counter {after}, so it takes no more"
-                );
-                Next::Halt(left)
-            }
-            Ok(Some(head)) => {
-                self.overtaken(chat, memory, head);
-                Next::Overtaken(left)
-            }
-            Ok(None) => {
-                memory.head = None;
-                Next::Overtaken(left)
-            }
-            Err(_) => Next::Later(left),
-        }
-    }
-
-    /// Refuses who is not a member, unless the message was stored while they were.
-    async fn refuse_outsider(&self, pending: &Pending, callers: &dyn Callers) {
-        let draft = &pending.draft;
-        let outcome = match self.bounded(self.log.original(draft.chat, draft.sender, draft.client_id)).await {
-            Ok(Some(original)) => Ok(stored_before(pending, original)),
-            Ok(None) => Err(Refusal::NotAMember),
-            Err(_) => Err(Refusal::Unavailable),
-        };
-        callers.answer(pending, outcome);
-    }
-
-    /// A chat without a counter does not exist, or has lost it: then its members are told otherwise (D2.9).
-    async fn refuse_without_counter(&self, chat: ChatId, pending: &[Pending], callers: &dyn Callers) {
-        for pending in pending {
-            let refusal = match self.bounded(self.members.membership(chat, pending.draft.sender)).await {
-                Ok(None) => Refusal::NotAMember,
-                Ok(Some(_)) => {
-                    self.metrics.counter_missing.inc();
-                    tracing::error!(
-                        severity = "SEV-1",
-                        chat.id = %chat,
-                        "chat {chat} has members and no counter, so it takes no messages"
-                    );
-                    Refusal::Internal
-                }
-                Err(_) => Refusal::Unavailable,
-            };
-            callers.answer(pending, Err(refusal));
-        }
-    }
-
     /// Waits before the next try, unless there were enough.
     async fn later(
         &self,
@@ -552,36 +443,4 @@ fn original(message: &StoredMessage) -> Original {
 
 fn stored_before(pending: &Pending, original: Original) -> Stored {
     Stored { original, is_duplicate: original.id != pending.id }
-}
-
-/// Whether the batch was stored by an earlier try: the store holds these very messages at these places.
-fn is_own(batch: &Batch, reasons: &Cancelled) -> bool {
-    batch.messages.iter().zip(&reasons.keys).all(|(message, key)| *key == Verdict::Failed(original(message)))
-}
-
-/// Whether a request with these reasons can't be stored later either: a condition failed, which for counter
-/// and keys is for good.
-fn is_final(reasons: &Cancelled) -> bool {
-    matches!(reasons.counter, Verdict::Failed(_))
-        || reasons.keys.iter().any(|key| matches!(key, Verdict::Failed(_)))
-        || reasons.places.iter().chain(&reasons.members).any(|verdict| matches!(verdict, Verdict::Failed(())))
-}
-
-/// Kinds of verdicts that are about no condition.
-#[derive(Clone, Copy)]
-enum Kind {
-    Busy,
-    Invalid,
-}
-
-fn is_any(reasons: &Cancelled, kind: Kind) -> bool {
-    fn is<T>(verdict: &Verdict<T>, kind: Kind) -> bool {
-        match kind {
-            Kind::Busy => matches!(verdict, Verdict::Conflict | Verdict::Throttled),
-            Kind::Invalid => matches!(verdict, Verdict::Invalid),
-        }
-    }
-    is(&reasons.counter, kind)
-        || reasons.keys.iter().any(|verdict| is(verdict, kind))
-        || reasons.places.iter().chain(&reasons.members).any(|verdict| is(verdict, kind))
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser};
 /// Settings of the binary; each is a flag and an environment variable.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ingest", about = "Makes messages durable and puts them on the log")]
+#[group(skip)]
 pub struct Config {
     /// What every process has.
     #[command(flatten)]
@@ -24,6 +25,7 @@ impl platform::Settings for Config {
 
 /// Settings of the service.
 #[derive(Clone, Debug, Args)]
+#[group(skip)]
 pub struct Settings {
     /// Where gateway and chatmgmt call
     #[arg(long, env = "GRPC_LISTEN", default_value = "0.0.0.0:9090")]
@@ -60,6 +62,7 @@ impl Settings {
 
 /// Sizes and times.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[group(skip)]
 pub struct Limits {
     /// How long a caller of `PersistMessage` waits for its answer
     #[arg(long, env = "PERSIST_DEADLINE", default_value = "5s", value_parser = humantime::parse_duration)]

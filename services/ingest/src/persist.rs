@@ -3,7 +3,7 @@
 //! Each chat has a queue and at most one batch under way; what arrives meanwhile is the next batch. An
 //! idle chat's message goes at once. A repeated client id joins the call that is already there.
 //!
-//! The next hop is `publish.rs`.
+//! The next hop is `ingest/src/publish.rs`.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -4,9 +4,10 @@
 //! One task a tail feeds the producer and removes the tail when it is empty. Bodies wait in memory while
 //! the window has room, and are read back from the store otherwise, so a log outage costs no memory.
 //!
-//! The next hop is `consume.rs` of fanout.
+//! The next hop is `fanout/src/consume.rs`.
 
 mod record;
+mod tail;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
@@ -28,6 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::tail::{Held, Tail};
 use crate::{Limits, metrics::Metrics, slots::SlotHold};
 
 /// A stored message with what the request said beside it.
@@ -93,62 +95,10 @@ struct Forgotten {
     last: Instant,
 }
 
-/// One chat that is behind: `confirmed ≤ sent ≤ target`.
-struct Tail {
-    /// All up to here is on the log.
-    confirmed: Sequence,
-    /// All up to here was taken by the producer, in order.
-    sent: Sequence,
-    /// All up to here is to be on the log.
-    target: Sequence,
-    /// What follows `sent` without a hole, as far as it is in memory.
-    held: VecDeque<Held>,
-    /// The slot of the mark under which the store remembers the chat, if the mark is ours.
-    hold: Option<SlotHold>,
-    wake: Arc<Notify>,
-}
-
-struct Held {
-    outgoing: Outgoing,
-    permit: OwnedSemaphorePermit,
-}
-
 struct Unconfirmed {
     sequence: Sequence,
     confirmation: Confirmation,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Tail {
-    fn new(confirmed: Sequence) -> Self {
-        Self {
-            confirmed,
-            sent: confirmed,
-            target: confirmed,
-            held: VecDeque::new(),
-            hold: None,
-            wake: Arc::new(Notify::new()),
-        }
-    }
-
-    /// Takes what somebody else has put on the log into account.
-    fn raise(&mut self, published_through: Sequence) {
-        self.confirmed = self.confirmed.max(published_through);
-        if self.sent < self.confirmed {
-            self.sent = self.confirmed;
-            while self.held.front().is_some_and(|held| held.outgoing.message.sequence <= self.sent) {
-                self.held.pop_front();
-            }
-        }
-    }
-
-    fn held_through(&self) -> Sequence {
-        self.held.back().map_or(self.sent, |held| held.outgoing.message.sequence)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.confirmed >= self.target
-    }
 }
 
 /// What the task of a tail does next.

@@ -58,13 +58,18 @@ impl Republish {
     /// Looks around until the process stops.
     pub async fn run(self: Arc<Self>) {
         let mut failures = 0_u32;
+        let mut remembering = None;
         loop {
             tokio::select! {
                 () = sleep(self.limits.takeover_interval) => {}
                 () = self.process.stopping() => return,
             }
             let Some(own) = self.tenure.current() else { continue };
-            match self.look_around(own).await {
+            let looked = async {
+                self.look_around(own).await?;
+                self.remember(own, &mut remembering).await
+            };
+            match looked.await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     if failures == 0 {
@@ -88,13 +93,23 @@ impl Republish {
                 drop(self.process.spawn_child(self.clone().take_over(claimed)));
             }
         }
-        if let Some((slot, last)) = self.publish.forgotten() {
-            let (began, found) = (Instant::now(), Found::default());
-            self.search(own, slot, slot, &found).await?;
-            // Late entries of the index are found by a later search.
-            if began.duration_since(last) > self.limits.takeover_watch && self.are_published(&found) {
-                self.publish.remembered(slot, last);
-            }
+        Ok(())
+    }
+
+    /// Finds chats of this process that were too many to remember. What a search without enough room has
+    /// found is kept for the next.
+    async fn remember(&self, own: Incarnation, remembering: &mut Option<(Slot, Found)>) -> Result<(), Error> {
+        let Some((slot, last)) = self.publish.forgotten() else { return Ok(()) };
+        let (_, found) = match remembering.take() {
+            Some(kept) if kept.0 == slot => remembering.insert(kept),
+            _ => remembering.insert((slot, Found::default())),
+        };
+        let began = Instant::now();
+        self.search(own, slot, slot, found).await?;
+        // Late entries of the index are found by a later search.
+        if began.duration_since(last) > self.limits.takeover_watch && self.are_published(found) {
+            self.publish.remembered(slot, last);
+            *remembering = None;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use domain::ports::{
     DeliveryState, EventPublisher, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
 };
-use platform::{Process, Secret, grpc::InternalToken};
+use platform::{Gate, Process, Secret, grpc::InternalToken};
 use prometheus_client::metrics::counter::Counter;
 use proto::messaging::v1::ingest_server::IngestServer;
 use tokio::{
@@ -69,7 +69,7 @@ pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Runn
     let file = &settings.internal_token_file;
     let token = tokio::fs::read_to_string(file).await.with_context(|| format!("failed to read {}", file.display()))?;
     let token = InternalToken::new(&Secret::new(token))?;
-    let store = dynamodb::Store::new(&settings.store).await;
+    let store = dynamodb::Store::for_service(&settings.store, "ingest").await;
     let history = dynamodb::message_history::MessageHistory::new(store.clone());
     let ports = Ports {
         log: Arc::new(dynamodb::message_log::MessageLog::new(store.clone())),
@@ -128,7 +128,18 @@ pub fn join(ports: Ports, limits: &Limits, process: &Process) -> Api {
         metrics.clone(),
     );
 
-    process.spawn("ingest lease", hold_lease(tenure, persist.clone(), publish, limits.drain, abandon, process.clone()));
+    process.spawn(
+        "ingest lease",
+        hold_lease(
+            tenure,
+            process.gate("ingest lease"),
+            persist.clone(),
+            publish,
+            limits.drain,
+            abandon,
+            process.clone(),
+        ),
+    );
     process.spawn("ingest republish", async move {
         republish.run().await;
         Ok(())
@@ -142,13 +153,13 @@ pub fn join(ports: Ports, limits: &Limits, process: &Process) -> Api {
 /// Keeps the lease until the process stops and all it stored is on the log, or for as long as it may drain.
 async fn hold_lease(
     tenure: Arc<Tenure>,
+    gate: Gate,
     persist: Arc<Persist>,
     publish: Arc<Publish>,
     drain: Duration,
     abandon: CancellationToken,
     process: Process,
 ) -> anyhow::Result<()> {
-    let gate = process.gate("ingest lease");
     let drained = async {
         process.stopping().await;
         let idle = async {

@@ -21,6 +21,8 @@ pub enum LogFormat {
 
 /// Settings that every process has; each is a flag and an environment variable.
 #[derive(Clone, Debug, Args)]
+// A binary's own `Config` would have the same group.
+#[group(skip)]
 pub struct Config {
     /// What is logged: a level, or levels by module (`info,ingest=debug`)
     #[arg(long, env = "LOG", default_value = "info")]

@@ -10,7 +10,9 @@ use clap::Parser;
     name = "standalone",
     about = "The whole messaging platform in one process, over embedded backing systems",
     // Nobody probes this process; a second one must be able to start beside it.
-    mut_arg("admin_listen", |flag| flag.default_value("127.0.0.1:0"))
+    mut_arg("admin_listen", |flag| flag.default_value("127.0.0.1:0")),
+    // The embedded store warns of every refused condition, which is how the services ask.
+    mut_arg("log", |flag| flag.default_value("info,dynoxide=error"))
 )]
 pub(crate) struct Config {
     /// What every process has.

@@ -6,9 +6,7 @@ mod start;
 
 use std::process::ExitCode;
 
-use config::Config;
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    platform::run("standalone", start::all).await
+    Box::pin(platform::run("standalone", start::all)).await
 }

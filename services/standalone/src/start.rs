@@ -43,7 +43,11 @@ pub(crate) async fn all(config: Config, process: Process) -> anyhow::Result<Syst
     let redis_config = adapters::redis::Config { redis_url: Secret::new(&cache.url), redis_prefix: topics.clone() };
     adapters::dynamodb::Store::new(&store_config).await.create_tables().await?;
 
-    let ingest = ingest::config::Settings::on_loopback(store_config.clone(), log_config.clone(), auth_dir.clone());
+    let ingest = ingest::config::Settings::on_loopback(
+        store_config.clone(),
+        log_config.clone(),
+        auth_dir.join("internal-token"),
+    );
     let ingest = ingest::wire_up::start(ingest, &process).await.context("ingest")?;
 
     let mut gateway =
@@ -59,7 +63,7 @@ pub(crate) async fn all(config: Config, process: Process) -> anyhow::Result<Syst
     );
     fanout::wire_up::start(fanout, &process).await.context("fanout")?;
 
-    let mut chatmgmt = chatmgmt::config::Settings::on_loopback(store_config, log_config, redis_config, auth_dir);
+    let mut chatmgmt = chatmgmt::config::Settings::on_loopback(store_config, redis_config, log_config, auth_dir);
     chatmgmt.limits = config.chatmgmt.clone();
     let chatmgmt = chatmgmt::wire_up::start(chatmgmt, &process).await.context("chatmgmt")?;
 

@@ -200,11 +200,11 @@ impl Rest {
     /// # Errors
     /// See [`Rest::request_otp`].
     pub async fn refresh(&self) -> anyhow::Result<Tokens> {
-        let body = json!({"refresh_token": self.tokens()?.refresh_token});
         #[derive(Deserialize)]
         struct Refreshed {
             tokens: Tokens,
         }
+        let body = json!({"refresh_token": self.tokens()?.refresh_token});
         let request = self.call(Method::POST, "auth/refresh")?.json(&body);
         let tokens = self.answer::<Data<Refreshed>>(request).await?.data.tokens;
         self.use_tokens(tokens.clone());

@@ -1,3 +1,10 @@
-//! The whole platform from outside.
+//! The whole platform from outside: the binaries that `make build` made, each test with its own.
 
+mod crash;
+mod group;
+mod people;
+mod readme;
+mod refuse;
+mod start;
+mod terminal;
 mod tidy;

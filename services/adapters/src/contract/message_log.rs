@@ -22,10 +22,8 @@ pub(crate) async fn run(world: &World, log: &dyn MessageLog) {
 }
 
 fn cancelled(commit: Commit) -> Cancelled {
-    match commit {
-        Commit::Cancelled(reasons) => reasons,
-        other => panic!("not cancelled: {other:?}"),
-    }
+    let Commit::Cancelled(reasons) = commit else { unreachable!("not cancelled: {commit:?}") };
+    reasons
 }
 
 async fn a_batch_moves_the_head_and_marks_the_chat(world: &World, log: &dyn MessageLog) {

@@ -71,6 +71,7 @@ where
     if is_ours { Error::internal(cause) } else { Error::unavailable("the store does not answer", cause) }
 }
 
-fn malformed(name: &str) -> Error {
+/// An attribute is absent or has another form than we write: a fault of the data.
+pub(crate) fn malformed(name: &str) -> Error {
     Error::internal(format!("the stored attribute {name} is absent or malformed"))
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use domain::{
     Error, Ids,
+    chat::{Chat, pair_key},
     ids::{ChatId, UserId},
     message::Sequence,
     ports::{
@@ -18,10 +19,9 @@ use platform::retry::Backoff;
 
 use super::{
     Store,
-    chats::to_chat,
-    item::{Item, corrupt, read, read_millis, read_optional, text},
+    attributes::{Item, failed, malformed, optional, read_number, read_text, read_time, text},
+    chats::{self, to_chat},
     layout::Table,
-    transact::failed,
 };
 
 /// Chats of one batch read: three keys each, at most 100 in all.
@@ -64,6 +64,10 @@ impl ports::ChatList for ChatList {
     async fn chat(&self, member: UserId, chat: ChatId) -> Result<Option<ListedChat>, Error> {
         Ok(self.batch(member, vec![chat], Read::Strong).await?.pop())
     }
+
+    async fn direct(&self, one: UserId, other: UserId) -> Result<Option<Chat>, Error> {
+        chats::direct(&self.store, &pair_key(one, other)).await
+    }
 }
 
 impl ChatList {
@@ -90,16 +94,16 @@ impl ChatList {
             let chat = to_chat(item)?;
             let state = states.get(&chat.id);
             let (head, last) = match (counters.get(&chat.id), how) {
-                (Some(counter), _) => (Sequence(read(counter, "sequence_counter")?), last_message(counter)?),
+                (Some(counter), _) => (Sequence(read_number(counter, "sequence_counter")?), last_message(counter)?),
                 // A new chat whose counter this replica has not seen yet.
                 (None, Read::Eventual) => (Sequence(0), None),
-                (None, Read::Strong) => return Err(corrupt("sequence_counter")),
+                (None, Read::Strong) => return Err(malformed("sequence_counter")),
             };
             Ok(ListedChat {
                 other: other_of(item, member)?,
                 head,
                 last,
-                acked: state.map(|state| read(state, "last_acked_sequence")).transpose()?.map(Sequence),
+                acked: state.map(|state| read_number(state, "last_acked_sequence")).transpose()?.map(Sequence),
                 chat,
             })
         });
@@ -125,22 +129,22 @@ impl ChatList {
 }
 
 fn by_chat(items: Vec<Item>) -> Result<HashMap<ChatId, Item>, Error> {
-    items.into_iter().map(|item| Ok((read(&item, "chat_id")?, item))).collect()
+    items.into_iter().map(|item| Ok((read_text(&item, "chat_id")?, item))).collect()
 }
 
 fn other_of(chat: &Item, member: UserId) -> Result<Option<UserId>, Error> {
-    let Some(pair) = read_optional::<String>(chat, "pair_key")? else { return Ok(None) };
-    let (low, high) = pair.split_once('#').ok_or_else(|| corrupt("pair_key"))?;
+    let Some(pair) = optional(chat, "pair_key", read_text::<String>)? else { return Ok(None) };
+    let (low, high) = pair.split_once('#').ok_or_else(|| malformed("pair_key"))?;
     let other = if low == member.to_string() { high } else { low };
-    other.parse().map(Some).map_err(|_| corrupt("pair_key"))
+    other.parse().map(Some).map_err(|_| malformed("pair_key"))
 }
 
 fn last_message(counter: &Item) -> Result<Option<LastMessage>, Error> {
-    let Some(id) = read_optional(counter, "last_message_id")? else { return Ok(None) };
+    let Some(id) = optional(counter, "last_message_id", read_text)? else { return Ok(None) };
     Ok(Some(LastMessage {
         id,
-        sender: read(counter, "last_sender_id")?,
-        created_at: read_millis(counter, "last_created_at")?,
-        preview: read(counter, "last_preview")?,
+        sender: read_text(counter, "last_sender_id")?,
+        created_at: read_time(counter, "last_message_at")?,
+        preview: read_text(counter, "last_message_preview")?,
     }))
 }

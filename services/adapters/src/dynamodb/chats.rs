@@ -19,10 +19,10 @@ use platform::retry::Backoff;
 
 use super::{
     Store,
-    item::{Item, corrupt, number, read, read_millis, read_optional, text},
+    attributes::{Item, failed, malformed, number, optional, read_number, read_text, read_time, text},
     layout::Table,
     outbox::put_entry,
-    transact::{self, Outcome, failed, failed_at},
+    transact::{self, Outcome, failed_at},
 };
 
 /// How often a change begins again because another change of the chat came first.
@@ -46,9 +46,6 @@ impl Chats {
 impl ports::Chats for Chats {
     async fn create_direct(&self, id: ChatId, other: UserId, cause: &Cause) -> Result<DirectChat, Error> {
         let pair = pair_key(cause.by, other);
-        if let Some(chat) = self.direct(&pair).await? {
-            return Ok(DirectChat::Existing(chat));
-        }
         let chat = new_chat(id, ChatType::Direct, None, 2, cause);
         let members = vec![cause.by, other];
         let index = Put::builder()
@@ -67,7 +64,7 @@ impl ports::Chats for Chats {
         match transact::write(&self.store, self.ids.as_ref(), items).await? {
             Outcome::Committed => Ok(DirectChat::Created(chat)),
             Outcome::Refused(reasons) if failed_at(&reasons, 0) => {
-                let winner = self.direct(&pair).await?.ok_or_else(|| corrupt("pair_key"))?;
+                let winner = direct(&self.store, &pair).await?.ok_or_else(|| malformed("pair_key"))?;
                 Ok(DirectChat::Existing(winner))
             }
             Outcome::Refused(_) => Err(Error::internal("the id of a new chat is in use")),
@@ -96,7 +93,7 @@ impl ports::Chats for Chats {
     }
 
     async fn chat(&self, id: ChatId) -> Result<Option<Chat>, Error> {
-        Ok(self.read(id).await?.map(|(chat, _)| chat))
+        Ok(read(&self.store, id).await?.map(|(chat, _)| chat))
     }
 
     async fn add_member(
@@ -171,9 +168,10 @@ impl ports::Chats for Chats {
                 Outcome::Committed => return Ok(()),
                 Outcome::Refused(reasons) if failed_at(&reasons, 0) => {
                     let is_there = reasons[0].item().is_some_and(|item| !item.is_empty());
-                    return Err(match is_there {
-                        true => Error::new(ErrorKind::Conflict, "the member has another role by now"),
-                        false => Error::new(ErrorKind::NotFound, "not a member of the chat"),
+                    return Err(if is_there {
+                        Error::new(ErrorKind::Conflict, "the member has another role by now")
+                    } else {
+                        Error::new(ErrorKind::NotFound, "not a member of the chat")
                     });
                 }
                 Outcome::Refused(_) => tokio::time::sleep(BACKOFF.delay(race, self.ids.as_ref())).await,
@@ -184,24 +182,9 @@ impl ports::Chats for Chats {
 }
 
 impl Chats {
-    async fn direct(&self, pair: &str) -> Result<Option<Chat>, Error> {
-        let request = self.store.client.get_item().table_name(self.store.table(Table::DirectChatIndex));
-        let found = request.key("pair_key", text(pair)).consistent_read(true).send().await.map_err(failed)?;
-        let Some(item) = found.item else { return Ok(None) };
-        let (chat, _) = self.read(read(&item, "chat_id")?).await?.ok_or_else(|| corrupt("chat_id"))?;
-        Ok(Some(chat))
-    }
-
-    /// A chat, and how many events it has had.
-    async fn read(&self, id: ChatId) -> Result<Option<(Chat, u64)>, Error> {
-        let request = self.store.client.get_item().table_name(self.store.table(Table::Chats));
-        let found = request.key("chat_id", text(id)).consistent_read(true).send().await.map_err(failed)?;
-        found.item.map(|item| Ok((to_chat(&item)?, read(&item, "version")?))).transpose()
-    }
-
     async fn group(&self, id: ChatId) -> Result<(Chat, u64), Error> {
         let not_a_member = || Error::new(ErrorKind::NotAMember, "not a member of the chat");
-        let (chat, version) = self.read(id).await?.ok_or_else(not_a_member)?;
+        let (chat, version) = read(&self.store, id).await?.ok_or_else(not_a_member)?;
         match chat.kind {
             ChatType::Group => Ok((chat, version)),
             ChatType::Direct => Err(Error::new(ErrorKind::InvalidOperation, "the members of a direct chat are fixed")),
@@ -278,6 +261,22 @@ impl Chats {
     }
 }
 
+/// The direct chat of a pair, by strong reads.
+pub(super) async fn direct(store: &Store, pair: &str) -> Result<Option<Chat>, Error> {
+    let request = store.client.get_item().table_name(store.table(Table::DirectChatIndex));
+    let found = request.key("pair_key", text(pair)).consistent_read(true).send().await.map_err(failed)?;
+    let Some(item) = found.item else { return Ok(None) };
+    let (chat, _) = read(store, read_text(&item, "chat_id")?).await?.ok_or_else(|| malformed("chat_id"))?;
+    Ok(Some(chat))
+}
+
+/// A chat, and how many events it has had.
+async fn read(store: &Store, id: ChatId) -> Result<Option<(Chat, u64)>, Error> {
+    let request = store.client.get_item().table_name(store.table(Table::Chats));
+    let found = request.key("chat_id", text(id)).consistent_read(true).send().await.map_err(failed)?;
+    found.item.map(|item| Ok((to_chat(&item)?, read_number(&item, "version")?))).transpose()
+}
+
 fn new_chat(id: ChatId, kind: ChatType, name: Option<ChatName>, member_count: u32, cause: &Cause) -> Chat {
     Chat { id, kind, name, created_by: cause.by, created_at: cause.at, updated_at: cause.at, member_count }
 }
@@ -311,12 +310,12 @@ pub(super) fn put_membership(store: &Store, membership: &Membership) -> Result<T
 /// Reads an item of the table `chats`.
 pub(super) fn to_chat(item: &Item) -> Result<Chat, Error> {
     Ok(Chat {
-        id: read(item, "chat_id")?,
-        kind: ChatType::from_stored(&read::<String>(item, "chat_type")?).ok_or_else(|| corrupt("chat_type"))?,
-        name: read_optional(item, "name")?.map(ChatName::from_store),
-        created_by: read(item, "created_by")?,
-        created_at: read_millis(item, "created_at")?,
-        updated_at: read_millis(item, "updated_at")?,
-        member_count: read(item, "member_count")?,
+        id: read_text(item, "chat_id")?,
+        kind: ChatType::from_stored(&read_text::<String>(item, "chat_type")?).ok_or_else(|| malformed("chat_type"))?,
+        name: optional(item, "name", read_text)?.map(ChatName::from_store),
+        created_by: read_text(item, "created_by")?,
+        created_at: read_time(item, "created_at")?,
+        updated_at: read_time(item, "updated_at")?,
+        member_count: read_number(item, "member_count")?,
     })
 }

@@ -205,8 +205,11 @@ impl Store {
     /// # Errors
     /// When the store refuses or does not answer.
     pub async fn create_tables(&self) -> anyhow::Result<()> {
+        let there = self.client.list_tables().into_paginator().items().send().collect::<Result<Vec<_>, _>>().await?;
         for table in Table::ALL {
-            self.create_table(table).await?;
+            if !there.contains(&self.table(table)) {
+                self.create_table(table).await?;
+            }
         }
         Ok(())
     }

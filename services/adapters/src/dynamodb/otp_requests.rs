@@ -109,10 +109,7 @@ impl ports::OtpRequests for OtpRequests {
             .expression_attribute_values(":pending", text(PENDING))
             .expression_attribute_values(":at", number(request.created_at))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match call.send().await {
-            Ok(_) => return Ok(Issued::New),
-            Err(error) => error,
-        };
+        let Err(error) = call.send().await else { return Ok(Issued::New) };
         if let SdkError::ServiceError(refused) = &error
             && let PutItemError::ConditionalCheckFailedException(refused) = refused.err()
             && let Some(item) = refused.item()

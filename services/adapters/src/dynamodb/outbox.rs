@@ -3,10 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::{
-    operation::update_item::UpdateItemError,
-    types::{AttributeValue, Put, Update},
-};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, Update};
 use domain::{
     Error, Ids, Millis,
     chat::{Chat, ChatName, ChatType},
@@ -20,10 +17,13 @@ use domain::{
 };
 
 use super::{
-    Store, chats,
-    item::{Item, corrupt, number, read, read_millis, read_optional, text},
+    Store,
+    attributes::{
+        Item, failed, is_condition_failure, malformed, number, optional, read_number, read_text, read_time, text,
+    },
+    chats,
     layout::Table,
-    transact::{self, Outcome, failed, failed_at},
+    transact::{self, Outcome, failed_at},
 };
 
 /// Partition of the leases.
@@ -68,7 +68,7 @@ impl ports::Outbox for Outbox {
             .await;
         match taken {
             Ok(_) => Ok(true),
-            Err(error) if is_condition(error.as_service_error()) => Ok(false),
+            Err(error) if is_condition_failure(&error) => Ok(false),
             Err(error) => Err(failed(error)),
         }
     }
@@ -87,7 +87,7 @@ impl ports::Outbox for Outbox {
             .await;
         match released {
             Ok(_) => Ok(()),
-            Err(error) if is_condition(error.as_service_error()) => Ok(()),
+            Err(error) if is_condition_failure(&error) => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
@@ -99,7 +99,8 @@ impl ports::Outbox for Outbox {
             .client
             .query()
             .table_name(self.store.table(Table::Outbox))
-            .key_condition_expression("shard = :shard AND event_key > :from")
+            .key_condition_expression("#shard = :shard AND event_key > :from")
+            .expression_attribute_names("#shard", "shard")
             .expression_attribute_values(":shard", text(shard.0))
             .expression_attribute_values(":from", text(from))
             .consistent_read(true)
@@ -115,7 +116,7 @@ impl ports::Outbox for Outbox {
         let mut present = HashSet::new();
         loop {
             let Some(item) = self.creation(group).await? else { return Ok(true) };
-            let Some(from) = read_optional::<usize>(&item, "pending_from")? else { return Ok(true) };
+            let Some(from) = optional(&item, "pending_from", read_number::<usize>)? else { return Ok(true) };
             let (chat, members) = to_creation(group, &item)?;
             let to = members.len().min(from + MEMBERS_AT_ONCE);
             let Some(next) = members.get(from..to).filter(|next| !next.is_empty()) else { return Ok(true) };
@@ -169,10 +170,6 @@ impl Outbox {
         let found = request.set_key(Some(key(group, FIRST))).consistent_read(true).send().await.map_err(failed)?;
         Ok(found.item)
     }
-}
-
-fn is_condition(error: Option<&UpdateItemError>) -> bool {
-    error.is_some_and(UpdateItemError::is_conditional_check_failed_exception)
 }
 
 fn event_key(chat: ChatId, place: u64) -> String {
@@ -234,50 +231,51 @@ pub(super) fn put_entry(store: &Store, place: u64, event: &Event, pending_from: 
 }
 
 fn to_entry(item: &Item) -> Result<Entry, Error> {
-    let chat: ChatId = read(item, "chat_id")?;
+    let chat: ChatId = read_text(item, "chat_id")?;
     let mut pending = Vec::new();
-    let what = match read::<String>(item, "event_type")?.as_str() {
+    let what = match read_text::<String>(item, "event_type")?.as_str() {
         "ChatCreated" => {
             let (chat, members) = to_creation(chat, item)?;
-            if let Some(from) = read_optional(item, "pending_from")? {
+            if let Some(from) = optional(item, "pending_from", read_number)? {
                 pending = members.iter().skip(from).copied().collect();
             }
             Happening::ChatCreated { chat, members }
         }
         "MembershipChanged" => Happening::MembershipChanged(MembershipChange {
-            user: read(item, "user_id")?,
-            kind: ChangeKind::from_stored(&read::<String>(item, "change_type")?)
-                .ok_or_else(|| corrupt("change_type"))?,
-            role: Role::from_stored(&read::<String>(item, "role")?).ok_or_else(|| corrupt("role"))?,
-            by: read(item, "changed_by")?,
-            at: read_millis(item, "changed_at")?,
-            member_count_after: read(item, "member_count_after")?,
+            user: read_text(item, "user_id")?,
+            kind: ChangeKind::from_stored(&read_text::<String>(item, "change_type")?)
+                .ok_or_else(|| malformed("change_type"))?,
+            role: Role::from_stored(&read_text::<String>(item, "role")?).ok_or_else(|| malformed("role"))?,
+            by: read_text(item, "changed_by")?,
+            at: read_time(item, "changed_at")?,
+            member_count_after: read_number(item, "member_count_after")?,
         }),
         "ChatUpdated" => Happening::ChatUpdated {
-            name: read_optional(item, "name")?.map(ChatName::from_store),
-            by: read(item, "updated_by")?,
-            at: read_millis(item, "updated_at")?,
+            name: optional(item, "name", read_text)?.map(ChatName::from_store),
+            by: read_text(item, "updated_by")?,
+            at: read_time(item, "updated_at")?,
         },
-        _ => return Err(corrupt("event_type")),
+        _ => return Err(malformed("event_type")),
     };
-    let event = Event { id: read(item, "event_id")?, chat, traceparent: read_optional(item, "traceparent")?, what };
-    Ok(Entry { place: read(item, "place")?, event, pending })
+    let event =
+        Event { id: read_text(item, "event_id")?, chat, traceparent: optional(item, "traceparent", read_text)?, what };
+    Ok(Entry { place: read_number(item, "place")?, event, pending })
 }
 
 fn to_creation(id: ChatId, item: &Item) -> Result<(Chat, Vec<UserId>), Error> {
-    let Some(AttributeValue::L(members)) = item.get("members") else { return Err(corrupt("members")) };
+    let Some(AttributeValue::L(members)) = item.get("members") else { return Err(malformed("members")) };
     let member = |value: &AttributeValue| value.as_s().ok().and_then(|id| id.parse().ok());
     let members: Vec<UserId> =
-        members.iter().map(|value| member(value).ok_or_else(|| corrupt("members"))).collect::<Result<_, _>>()?;
-    let created_at = read_millis(item, "created_at")?;
+        members.iter().map(|value| member(value).ok_or_else(|| malformed("members"))).collect::<Result<_, _>>()?;
+    let created_at = read_time(item, "created_at")?;
     let chat = Chat {
         id,
-        kind: ChatType::from_stored(&read::<String>(item, "chat_type")?).ok_or_else(|| corrupt("chat_type"))?,
-        name: read_optional(item, "name")?.map(ChatName::from_store),
-        created_by: read(item, "created_by")?,
+        kind: ChatType::from_stored(&read_text::<String>(item, "chat_type")?).ok_or_else(|| malformed("chat_type"))?,
+        name: optional(item, "name", read_text)?.map(ChatName::from_store),
+        created_by: read_text(item, "created_by")?,
         created_at,
         updated_at: created_at,
-        member_count: u32::try_from(members.len()).map_err(|_| corrupt("members"))?,
+        member_count: u32::try_from(members.len()).map_err(|_| malformed("members"))?,
     };
     Ok((chat, members))
 }

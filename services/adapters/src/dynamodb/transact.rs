@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::{
 use domain::{Error, Ids};
 use platform::retry::Backoff;
 
-use super::Store;
+use super::{Store, attributes::failed};
 
 /// How often a transaction goes out before the caller is told that the store is away.
 const ATTEMPTS: u32 = 6;
@@ -43,9 +43,8 @@ pub(super) async fn write(store: &Store, ids: &dyn Ids, items: Vec<TransactWrite
     let mut attempt = 0;
     loop {
         let request = store.client.transact_write_items().client_request_token(&token);
-        let error = match request.set_transact_items(Some(items.clone())).send().await {
-            Ok(_) => return Ok(Outcome::Committed),
-            Err(error) => error,
+        let Err(error) = request.set_transact_items(Some(items.clone())).send().await else {
+            return Ok(Outcome::Committed);
         };
         if let Some(reasons) = refused(&error) {
             return Ok(Outcome::Refused(reasons));
@@ -73,17 +72,6 @@ fn is_repeatable(error: &SdkError<TransactWriteItemsError>) -> bool {
             cancelled.cancellation_reasons().iter().all(|reason| reason.code() != Some("ValidationError"))
         }
         Some(error) => error.code() != Some("ValidationException"),
-    }
-}
-
-/// What the caller learns when the store does not do what it should.
-pub(super) fn failed<E>(error: SdkError<E>) -> Error
-where
-    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-{
-    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        Some("ValidationException" | "ResourceNotFoundException" | "AccessDeniedException") => Error::internal(error),
-        Some(_) | None => Error::unavailable("the store did not answer in time", error),
     }
 }
 

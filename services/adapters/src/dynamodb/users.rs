@@ -64,7 +64,7 @@ pub(super) fn sentinel(phone: PhoneHash) -> String {
 }
 
 /// A person as a row.
-pub(super) fn row(user: &User) -> Item {
+pub(crate) fn row(user: &User) -> Item {
     let name = user.display_name.as_ref();
     HashMap::from([
         ("user_id".to_owned(), text(user.id)),

@@ -185,7 +185,7 @@ async fn without_the_cache_nobody_logs_in_or_is_let_in() {
     let (phone, device) = (phone(), device());
     let login = world.login(&phone, &device).await;
     let code = world.code(&phone).await;
-    drop(world.cache.take());
+    world.take_the_cache_away().await;
     for answer in [
         world.post("/api/v1/auth/request-otp", json!({"phone_number": phone})).await,
         world.verify(&phone, &code, &device).await,

@@ -18,6 +18,7 @@ use platform::{
     Process, Secret,
     clock::{SystemClock, SystemIds},
 };
+use proto::topics::Topic;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tracing::field::{Field, Visit};
@@ -45,11 +46,12 @@ impl Clock for TestClock {
 
 pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
-    pub(crate) cache: Option<embedded::Cache>,
+    cache: Option<embedded::Cache>,
     base: String,
     client: reqwest::Client,
     process: Process,
     auth_dir: PathBuf,
+    _log: embedded::Log,
 }
 
 impl Drop for World {
@@ -117,16 +119,19 @@ impl World {
         adapters::dynamodb::Store::new(&store).await.create_tables().await.expect("tables");
         let redis =
             adapters::redis::Config { redis_url: Secret::new(cache.url.clone()), redis_prefix: "test.".to_owned() };
+        let topics = Topic::ALL.map(|topic| (format!("test.{}", topic.name()), 4));
+        let log = embedded::Log::start(&topics).expect("a log");
+        let kafka = adapters::kafka::Config::new(log.brokers.clone(), "test.");
         let auth_dir = std::env::temp_dir().join(format!("chatmgmt-it-{}", SystemIds.ulid()));
         secrets::create(&auth_dir, &SystemIds, &SystemClock).expect("secrets");
-        let mut settings = Settings::on_loopback(store, redis, auth_dir.clone());
+        let mut settings = Settings::on_loopback(store, redis, kafka, auth_dir.clone());
         change(&mut settings.limits);
         let running = chatmgmt::start(settings, &process).await.expect("started");
         let (listener, address) =
             process.bind("test", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
         process.serve_http("rest", listener, running.http);
         let client = reqwest::Client::new();
-        Self { clock, cache: Some(cache), base: format!("http://{address}"), client, process, auth_dir }
+        Self { clock, cache: Some(cache), base: format!("http://{address}"), client, process, auth_dir, _log: log }
     }
 
     /// A world whose limits stand in no test's way.
@@ -138,6 +143,16 @@ impl World {
             limits.refresh_per_minute = 1000;
         })
         .await
+    }
+
+    /// Ends the cache, and waits until it has ended.
+    pub(crate) async fn take_the_cache_away(&mut self) {
+        let address = self.cache.take().expect("it was there").address;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            assert!(Instant::now() < deadline, "the cache does not end");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {

@@ -58,4 +58,7 @@ pub trait ChatList: Send + Sync {
 
     /// One chat, by strong reads; `None` when there is no such chat.
     async fn chat(&self, member: UserId, chat: ChatId) -> Result<Option<ListedChat>, Error>;
+
+    /// The direct chat of two, by strong reads; `None` when they have none.
+    async fn direct(&self, one: UserId, other: UserId) -> Result<Option<Chat>, Error>;
 }

@@ -35,7 +35,7 @@ pub enum DirectChat {
 /// (D4.6), so an event follows its change and is never lost. Changes of one chat have one order.
 #[async_trait]
 pub trait Chats: Send + Sync {
-    /// Makes the one direct chat of `cause.by` and another, or finds it, whoever asked first.
+    /// Makes the one direct chat of `cause.by` and another, or finds that they have one, whoever asks first.
     async fn create_direct(&self, id: ChatId, other: UserId, cause: &Cause) -> Result<DirectChat, Error>;
 
     /// Makes a group with its owner, `cause.by`. The invited are not members yet: the outbox holds them,

@@ -1,7 +1,7 @@
 //! A log in memory that can be away, be full, and fail for good.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -41,14 +41,15 @@ impl Log {
         state.is_away = false;
         for (record, confirm) in std::mem::take(&mut state.pending) {
             state.written.push(record);
-            drop(confirm.send(Ok(())).is_ok());
+            confirm.send(Ok(())).unwrap_or(());
         }
     }
 
     /// Loses what was taken meanwhile, as a producer does that fails for good.
     pub(crate) fn fail_for_good(&self) {
         for (_, confirm) in std::mem::take(&mut self.state().pending) {
-            drop(confirm.send(Err(PublishFailure::Fatal)).is_ok());
+            // Nobody waits at a node that was killed.
+            confirm.send(Err(PublishFailure::Fatal)).unwrap_or(());
         }
     }
 
@@ -73,17 +74,15 @@ impl Log {
 
     /// Sequences of a chat at their first occurrence.
     pub(crate) fn first_occurrences(&self, chat: ChatId) -> Vec<u64> {
-        let mut seen = HashMap::new();
-        self.sequences(chat).into_iter().filter(|sequence| seen.insert(*sequence, ()).is_none()).collect()
+        let mut seen = HashSet::new();
+        self.sequences(chat).into_iter().filter(|sequence| seen.insert(*sequence)).collect()
     }
 }
 
 pub(crate) fn decode(record: &Publication) -> MessagePersisted {
     let envelope = Envelope::decode(record.value.as_slice()).expect("an envelope");
-    match envelope.event {
-        Some(Event::MessagePersisted(event)) => event,
-        other => panic!("another event: {other:?}"),
-    }
+    let Some(Event::MessagePersisted(event)) = envelope.event else { unreachable!("another event") };
+    event
 }
 
 /// One node's way to the log, which can be cut.

@@ -31,8 +31,8 @@ async fn a_page_is_contiguous_says_whether_there_is_more_and_shows_ones_own_ids(
     assert_eq!(own, [false, true, false]);
     let last = page(4, 3, members[0]).await.expect("a page").into_inner();
     assert_eq!((last.messages.len(), last.has_more), (1, false));
-    let none = page(5, 3, members[0]).await.expect("a page").into_inner();
-    assert_eq!((none.messages.len(), none.has_more), (0, false));
+    let past = page(5, 3, members[0]).await.expect("a page").into_inner();
+    assert_eq!((past.messages.len(), past.has_more), (0, false));
     assert_eq!(error_kind(&page(0, 3, world.user()).await.expect_err("refused")), ErrorKind::NotAMember);
     assert_eq!(error_kind(&page(0, 501, members[0]).await.expect_err("refused")), ErrorKind::InvalidArgument);
 }
@@ -74,6 +74,15 @@ async fn heads_name_the_chats_one_is_not_in() {
     );
 }
 
+async fn acknowledge(node: &Node, chat: String, user: String, acked: u64, read: Option<u64>) -> Result<u64, ErrorKind> {
+    let request =
+        AckDeliveryRequest { chat_id: chat, user_id: user, last_acked_sequence: acked, last_read_sequence: read };
+    match node.api.ack_delivery(Request::new(request)).await {
+        Ok(answer) => Ok(answer.into_inner().last_acked_sequence),
+        Err(status) => Err(error_kind(&status)),
+    }
+}
+
 #[tokio::test]
 async fn acknowledgements_only_rise_and_never_pass_the_head() {
     let world = World::new();
@@ -83,20 +92,6 @@ async fn acknowledgements_only_rise_and_never_pass_the_head() {
         node.send(world.draft(chat, members[0], "x")).await.expect("stored");
     }
     let other = world.node().await;
-    async fn acknowledge(
-        node: &Node,
-        chat: String,
-        user: String,
-        acked: u64,
-        read: Option<u64>,
-    ) -> Result<u64, ErrorKind> {
-        let request =
-            AckDeliveryRequest { chat_id: chat, user_id: user, last_acked_sequence: acked, last_read_sequence: read };
-        match node.api.ack_delivery(Request::new(request)).await {
-            Ok(answer) => Ok(answer.into_inner().last_acked_sequence),
-            Err(status) => Err(error_kind(&status)),
-        }
-    }
     let (chat, user) = (chat.to_string(), members[0].to_string());
     // The second node has never seen the chat and reads the head.
     for node in [&node, &other] {
