@@ -9,6 +9,7 @@ SERVER ?= http://$(LISTEN)
 ARGS ?=
 
 CARGO ?= cargo
+BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run chat build test lint fmt check readme
@@ -19,13 +20,13 @@ help: ## List the targets
 setup: ## Install what is missing on this machine, or name it
 	@tests/ground/setup.sh
 
-run: setup ## Start the whole platform in one process (DATA=folder LISTEN=address ARGS=flags)
-	@$(CARGO) build --locked -p standalone
-	@exec $(CARGO) run --locked -q -p standalone -- --data "$(DATA)" --listen "$(LISTEN)" $(ARGS)
+run: build ## Start the whole platform in one process (DATA=folder LISTEN=address ARGS=flags)
+	@exec "$(BINARIES)/standalone" --data "$(DATA)" --listen "$(LISTEN)" $(ARGS)
 
 chat: ## Talk in this terminal (PHONE=+12025550100 SERVER=url ARGS=flags)
 	@test -n "$(PHONE)" || { echo "who are you? for example: make chat PHONE=+12025550100" >&2; exit 2; }
-	@exec $(CARGO) run --locked -q -p tests --bin chat -- --server "$(SERVER)" --phone "$(PHONE)" $(ARGS)
+	@$(MAKE) -s build
+	@exec "$(BINARIES)/chat" --server "$(SERVER)" --phone "$(PHONE)" $(ARGS)
 
 build: setup ## Build every binary
 	@$(CARGO) build --locked --workspace --bins

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tests::{
-    client::{Event, Options},
+    client::{Client, Event, Options},
     history::{Violations, check_view},
     world::World,
 };
+use tokio::time::Instant;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -38,9 +39,32 @@ async fn two_people_exchange_messages_and_history_shows_them() -> anyhow::Result
     let list = ben.rest().chats().await?;
     assert_eq!(list[0].last_message.as_ref().map(|last| last["content_preview"].clone()), Some("On my way".into()));
 
+    report(&world, &ana, &ben, &chat).await?;
     ana.stop().await;
     ben.stop().await;
     assert!(world.stop().await?, "it did not end well:\n{}", world.log_end());
+    Ok(())
+}
+
+/// What a message costs here and now, for whoever reads the output; machines differ, so nothing is asserted.
+async fn report(world: &World, ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<()> {
+    let (mut acknowledged, mut shown) = (Vec::new(), Vec::new());
+    for number in 0..50 {
+        let begun = Instant::now();
+        let answer = ana.begin_send(chat, &format!("number {number}")).await?;
+        let sent = answer.await??;
+        acknowledged.push(begun.elapsed());
+        ben.wait_for(chat, usize::try_from(sent.sequence)?, WITHIN).await?;
+        shown.push(begun.elapsed());
+    }
+    acknowledged.sort_unstable();
+    shown.sort_unstable();
+    println!(
+        "median of 50: acknowledged after {:?}, shown to the other after {:?}; memory with two connected: {} KB",
+        acknowledged[25],
+        shown[25],
+        world.memory_kilobytes()?
+    );
     Ok(())
 }
 
@@ -60,7 +84,7 @@ async fn who_was_away_gets_all_they_missed() -> anyhow::Result<()> {
     let second = ana.rest().group("Later", &[]).await;
     assert!(second.is_err(), "a group needs others");
 
-    let ben = tests::client::Client::resume(options).await?.expect("a login is in the folder");
+    let ben = Client::resume(options).await?.expect("a login is in the folder");
     let view = ben.wait_for(&chat, 251, WITHIN).await?;
     assert_eq!(check_view(&view, &ana.rest().history(&chat).await?), Violations::new());
     Ok(())
