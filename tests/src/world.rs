@@ -223,7 +223,8 @@ impl World {
     pub async fn stop(&mut self) -> anyhow::Result<bool> {
         let mut running = self.running.take().context("not running")?;
         let pid = running.child.id().context("it has ended")?;
-        let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        // The shell's own: a small machine has no other.
+        let asked = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "kill", &pid.to_string()]).status().await?;
         anyhow::ensure!(asked.success(), "not asked");
         let ended = timeout(STOP_WITHIN, running.child.wait()).await.context("it did not stop in time")??;
         Ok(ended.success())
