@@ -39,7 +39,7 @@ async fn two_people_exchange_messages_and_history_shows_them() -> anyhow::Result
     let list = ben.rest().chats().await?;
     assert_eq!(list[0].last_message.as_ref().map(|last| last["content_preview"].clone()), Some("On my way".into()));
 
-    report(&world, &ana, &ben, &chat).await?;
+    println!("{}", cost(&world, &ana, &ben, &chat).await?);
     ana.stop().await;
     ben.stop().await;
     assert!(world.stop().await?, "it did not end well:\n{}", world.log_end());
@@ -47,7 +47,7 @@ async fn two_people_exchange_messages_and_history_shows_them() -> anyhow::Result
 }
 
 /// What a message costs here and now, for whoever reads the output; machines differ, so nothing is asserted.
-async fn report(world: &World, ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<()> {
+async fn cost(world: &World, ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<String> {
     let (mut acknowledged, mut shown) = (Vec::new(), Vec::new());
     for number in 0..50 {
         let begun = Instant::now();
@@ -59,13 +59,12 @@ async fn report(world: &World, ana: &Client, ben: &Client, chat: &str) -> anyhow
     }
     acknowledged.sort_unstable();
     shown.sort_unstable();
-    println!(
+    Ok(format!(
         "median of 50: acknowledged after {:?}, shown to the other after {:?}; memory with two connected: {} KB",
         acknowledged[25],
         shown[25],
         world.memory_kilobytes()?
-    );
-    Ok(())
+    ))
 }
 
 #[tokio::test]
