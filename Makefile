@@ -25,7 +25,7 @@ run: build ## Start the whole platform in one process (DATA=folder LISTEN=addres
 
 chat: ## Talk in this terminal (PHONE=+12025550100 SERVER=url ARGS=flags)
 	@test -n "$(PHONE)" || { echo "who are you? for example: make chat PHONE=+12025550100" >&2; exit 2; }
-	@$(MAKE) -s build
+	@$(CARGO) build -q --locked --workspace --bins
 	@exec "$(BINARIES)/chat" --server "$(SERVER)" --phone "$(PHONE)" $(ARGS)
 
 build: setup ## Build every binary
