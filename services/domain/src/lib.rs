@@ -1,5 +1,7 @@
 //! Words and rules of the platform: no I/O, no async runtime.
 
+#![deny(missing_docs)]
+
 pub mod chat;
 pub mod clock;
 pub mod error;

@@ -1,5 +1,7 @@
 //! What any process needs: settings, telemetry, start and stop, health, error codes. Knows nothing of chat.
 
+#![deny(missing_docs)]
+
 pub mod admin;
 pub mod clock;
 pub mod config;
