@@ -2,13 +2,16 @@
 
 mod connection;
 mod keep;
+mod outbox;
+mod pace;
 mod rest;
 mod session;
+mod verdict;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, OnceLock, atomic::AtomicU64, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -95,6 +98,8 @@ pub struct Options {
     pub backoff_cap: Duration,
     /// How long an answer may take before the request is repeated.
     pub answer_within: Duration,
+    /// Messages of one chat in flight at once. Only with 1 can a refused one never be overtaken.
+    pub window: usize,
 }
 
 impl Options {
@@ -106,12 +111,14 @@ impl Options {
             backoff_base: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(30),
             answer_within: Duration::from_secs(10),
+            window: 1,
         }
     }
 
     /// For tests, which wait for it.
     pub fn quick(server: impl Into<String>) -> Self {
-        Self { backoff_base: Duration::from_millis(50), backoff_cap: Duration::from_millis(500), ..Self::new(server) }
+        let (backoff_base, backoff_cap) = (Duration::from_millis(50), Duration::from_millis(500));
+        Self { backoff_base, backoff_cap, window: 32, ..Self::new(server) }
     }
 }
 
@@ -126,6 +133,8 @@ pub struct Wire {
     pub duplicates: AtomicU64,
     /// Connections that were established.
     pub connections: AtomicU64,
+    /// Frames of a type that is not known here.
+    pub unknown: AtomicU64,
 }
 
 /// What the connection's task and its owner share.
@@ -136,6 +145,8 @@ struct Shared {
     wire: Wire,
     events: broadcast::Sender<Event>,
     state: watch::Sender<State>,
+    /// Why the client has stopped.
+    stopped: OnceLock<&'static str>,
 }
 
 enum Command {
@@ -199,6 +210,7 @@ impl Client {
             wire: Wire::default(),
             events: broadcast::Sender::new(EVENTS),
             state: watch::Sender::new(State::Disconnected),
+            stopped: OnceLock::new(),
         });
         let (commands, waiting) = mpsc::channel(COMMANDS);
         let connection = connection::run(shared.clone(), me.user_id.clone(), waiting);
@@ -230,6 +242,11 @@ impl Client {
     /// Where the connection is.
     pub fn state(&self) -> State {
         *self.shared.state.borrow()
+    }
+
+    /// Why it has stopped, in words for its user; `None` while it runs.
+    pub fn stopped(&self) -> Option<&'static str> {
+        self.shared.stopped.get().copied()
     }
 
     /// The messages of a chat as the application has them: in order, each once.
@@ -351,6 +368,13 @@ impl Wire {
 
 fn stopped() -> NotSent {
     NotSent { code: "STOPPED".to_owned(), message: "the client has stopped".to_owned() }
+}
+
+/// UTC epoch milliseconds.
+#[expect(clippy::disallowed_methods, reason = "a client is a process of its own, with the machine's clock")]
+pub(crate) fn now_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A new id of a message or a device: a random UUID (v4).

@@ -271,7 +271,9 @@ impl App {
                 }
                 self.is_connected = false;
             }
-            Event::State(State::Stopped) => anyhow::bail!("the login has ended: start again"),
+            Event::State(State::Stopped) => {
+                anyhow::bail!("{}: start again", self.client.stopped().unwrap_or("the client has stopped"))
+            }
             Event::State(_) => {}
             Event::Message(message) => {
                 if !self.names.contains_key(&message.sender) {

@@ -1,7 +1,6 @@
 //! The connection's task: it connects, catches up, sends, receives, and comes back.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use proto::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -22,16 +21,27 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Command, Event, Kept, NotSent, Refused, Sent, Shared, State, keep::Unsent, new_uuid, random, session::Session,
+    Command, Event, Kept, NotSent, Refused, Sent, Shared, State,
+    keep::Unsent,
+    new_uuid, now_millis,
+    outbox::{Outbox, Waiter},
+    random,
+    session::Session,
 };
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How long a server may take to establish a connection.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(10);
+/// A message that is older does not go again by itself (D2.4).
+const SENT_WITHIN: Duration = Duration::from_hours(6 * 24);
+
 /// Runs until the client is stopped or its login is gone.
 pub(super) async fn run(shared: Arc<Shared>, user_id: String, mut commands: mpsc::Receiver<Command>) {
-    let mut sends = Sends::default();
+    let mut sends = match Sends::load(&shared) {
+        Ok(sends) => sends,
+        Err(why) => return stop(&shared, why),
+    };
     let mut attempt = 0;
     loop {
         shared.move_to(State::Connecting);
@@ -46,69 +56,95 @@ pub(super) async fn run(shared: Arc<Shared>, user_id: String, mut commands: mpsc
             }
             Err(unconnected) => unconnected,
         };
+        sends.outbox.connection_lost();
         shared.move_to(State::Disconnected);
+        attempt += 1;
+        let growing = backoff(attempt, shared.options.backoff_base, shared.options.backoff_cap);
         let wait = match end {
-            End::Stopped => break,
-            End::Lost | End::Refused(None) => {
-                attempt += 1;
-                backoff(attempt, shared.options.backoff_base, shared.options.backoff_cap)
-            }
-            End::Refused(Some(wait)) => jittered(wait),
-            End::Unauthorized => match shared.rest.refresh().await {
-                Ok(tokens) => match shared.keep.set_tokens(&tokens) {
-                    Ok(()) => Duration::ZERO,
-                    Err(_) => break,
-                },
-                Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status < 500) => break,
-                Err(_) => backoff(1, shared.options.backoff_base, shared.options.backoff_cap),
+            End::Stopped(why) => return stop(&shared, why),
+            End::Lost => growing,
+            // A server that names no time gets none of its own doubled: no loop is without a wait.
+            End::Later(wait) => jittered(wait).max(shared.options.backoff_base),
+            End::Unauthorized => match refresh(&shared).await {
+                Ok(()) if attempt == 1 => Duration::ZERO,
+                Err(End::Stopped(why)) => return stop(&shared, why),
+                Err(End::Later(wait)) => jittered(wait),
+                Ok(()) | Err(End::Lost | End::Unauthorized) => growing,
             },
         };
         if !sends.wait(&shared, &mut commands, wait).await {
-            break;
+            return stop(&shared, ASKED);
         }
     }
+}
+
+fn stop(shared: &Shared, why: &'static str) {
+    shared.stopped.get_or_init(|| why);
     shared.move_to(State::Stopped);
 }
 
+/// New tokens, or what else comes of the attempt.
+async fn refresh(shared: &Shared) -> Result<(), End> {
+    match shared.rest.refresh().await {
+        Ok(tokens) => shared.keep.set_tokens(&tokens).map_err(|_| End::Stopped(LOCAL_STORE)),
+        Err(error) => Err(match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.status == 429 => {
+                End::Later(Duration::from_secs(refused.details["retry_after_seconds"].as_u64().unwrap_or(1)))
+            }
+            Some(refused) if refused.status < 500 => End::Stopped(LOGIN_ENDED),
+            Some(_) | None => End::Lost,
+        }),
+    }
+}
+
+/// Why a client stops, in words for its user.
+pub(super) const ASKED: &str = "the client was stopped";
+const LOCAL_STORE: &str = "what is kept on this device can't be read or written";
+const LOGIN_ENDED: &str = "the login has ended";
+const REFUSED: &str = "the server refuses this client";
+pub(super) const REPLACED: &str = "this device is connected elsewhere";
+
 /// Why there is no connection (any more).
+#[derive(Debug)]
 pub(super) enum End {
-    Stopped,
+    /// Not again: why.
+    Stopped(&'static str),
+    /// Again after the usual wait.
     Lost,
-    /// The server names a pause, or none.
-    Refused(Option<Duration>),
+    /// Again after a pause that the server named.
+    Later(Duration),
+    /// Again with new tokens.
     Unauthorized,
 }
 
 /// Messages handed over and not acknowledged, and who waits for them. Outlives connections.
 #[derive(Default)]
 pub(super) struct Sends {
-    waiters: HashMap<String, oneshot::Sender<Result<Sent, NotSent>>>,
-    pub(super) internal_errors: HashMap<String, u32>,
+    pub(super) outbox: Outbox,
 }
 
 impl Sends {
-    /// Writes a message down before anything else happens to it (MS-04).
-    pub(super) fn take(
-        &mut self,
-        shared: &Shared,
-        chat: String,
-        text: String,
-        done: oneshot::Sender<Result<Sent, NotSent>>,
-    ) -> Option<Unsent> {
-        let unsent = Unsent { client_message_id: new_uuid().to_string(), chat, content: text };
-        if let Err(error) =
-            check(&unsent.content).and_then(|()| shared.keep.add_unsent(&unsent).map_err(|error| local(&error)))
-        {
-            drop(done.send(Err(error)));
-            return None;
+    /// What an earlier run left.
+    fn load(shared: &Shared) -> Result<Self, &'static str> {
+        let mut outbox = Outbox::default();
+        for unsent in shared.keep.unsent().map_err(|_| LOCAL_STORE)? {
+            outbox.push(unsent, None);
         }
-        self.waiters.insert(unsent.client_message_id.clone(), done);
-        Some(unsent)
+        Ok(Self { outbox })
+    }
+
+    /// Writes a message down before anything else happens to it (MS-04).
+    pub(super) fn take(&mut self, shared: &Shared, chat: String, text: String, done: Waiter) {
+        let client_message_id = new_uuid().to_string();
+        let unsent = Unsent { client_message_id, chat, content: text, written_at: now_millis() };
+        match check(&unsent.content).and_then(|()| shared.keep.add_unsent(&unsent).map_err(|error| local(&error))) {
+            Ok(()) => self.outbox.push(unsent, Some(done)),
+            Err(error) => drop(done.send(Err(error))), // whoever asked may have gone
+        }
     }
 
     pub(super) fn finish(&mut self, client_message_id: &str, result: Result<Sent, NotSent>) {
-        self.internal_errors.remove(client_message_id);
-        if let Some(waiter) = self.waiters.remove(client_message_id) {
+        if let Some(waiter) = self.outbox.take(client_message_id) {
             drop(waiter.send(result)); // whoever asked may have gone
         }
     }
@@ -121,13 +157,18 @@ impl Sends {
                 () = sleep_until(until) => return true,
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => return false,
-                    Some(Command::Send { chat, text, done }) => drop(self.take(shared, chat, text, done)),
+                    Some(Command::Send { chat, text, done }) => self.take(shared, chat, text, done),
                     Some(Command::Open(chat)) => drop(shared.keep.follow(&chat)),
                     Some(Command::Drop) => {}
                 },
             }
         }
     }
+}
+
+/// Whether a message is too old to go again by itself.
+pub(super) fn is_stale(unsent: &Unsent, now_millis: i64) -> bool {
+    u128::try_from(now_millis - unsent.written_at).is_ok_and(|age| age > SENT_WITHIN.as_millis())
 }
 
 /// MS-06: what can't be sent is refused here.
@@ -162,9 +203,9 @@ impl Shared {
 
 async fn connect(shared: &Shared) -> Result<(Socket, ConnectionEstablished), End> {
     let url = format!("{}/v1/ws", shared.rest.server().replacen("http", "ws", 1));
-    let mut request = url.into_client_request().map_err(|_| End::Stopped)?;
-    let tokens = shared.rest.tokens().map_err(|_| End::Stopped)?;
-    let header = |value: String| value.parse().map_err(|_| End::Stopped);
+    let mut request = url.into_client_request().map_err(|_| End::Stopped(REFUSED))?;
+    let tokens = shared.rest.tokens().map_err(|_| End::Stopped(REFUSED))?;
+    let header = |value: String| value.parse().map_err(|_| End::Stopped(REFUSED));
     request.headers_mut().insert("authorization", header(format!("Bearer {}", tokens.access_token))?);
     request.headers_mut().insert("x-device-id", header(shared.rest.device().to_string())?);
     request.headers_mut().insert("sec-websocket-protocol", header(frames::JSON.to_owned())?);
@@ -184,8 +225,8 @@ fn refused(response: &tungstenite::http::Response<Option<Vec<u8>>>) -> End {
     let retry = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     match response.status() {
         StatusCode::UNAUTHORIZED => End::Unauthorized,
-        StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => End::Stopped,
-        _ => End::Refused(retry.map(Duration::from_secs)),
+        StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => End::Stopped(REFUSED),
+        _ => retry.map_or(End::Lost, |seconds| End::Later(Duration::from_secs(seconds))),
     }
 }
 
@@ -223,6 +264,20 @@ mod tests {
             let wait = backoff(attempt, base, cap).as_secs_f64();
             assert!((seconds * 0.749..=seconds * 1.251).contains(&wait), "{attempt}: {wait}");
         }
+    }
+
+    #[test]
+    fn a_message_of_a_week_ago_does_not_go_again_by_itself() {
+        let unsent = |written_at| Unsent {
+            client_message_id: String::new(),
+            chat: String::new(),
+            content: String::new(),
+            written_at,
+        };
+        let day = 24 * 60 * 60 * 1000;
+        assert!(is_stale(&unsent(0), 7 * day));
+        assert!(!is_stale(&unsent(day), 7 * day));
+        assert!(!is_stale(&unsent(day), 0), "the clock was set back");
     }
 
     #[test]

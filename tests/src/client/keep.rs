@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use uuid::Uuid;
 
 use super::{new_uuid, rest::Tokens};
@@ -34,6 +34,8 @@ pub(crate) struct Unsent {
     pub(crate) client_message_id: String,
     pub(crate) chat: String,
     pub(crate) content: String,
+    /// UTC epoch milliseconds.
+    pub(crate) written_at: i64,
 }
 
 /// What a message brought.
@@ -57,9 +59,9 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS messages (
         chat TEXT NOT NULL, sequence INTEGER NOT NULL, message_id TEXT NOT NULL, sender TEXT NOT NULL,
         content TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (chat, sequence)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS unsent (
+    CREATE TABLE IF NOT EXISTS outbox (
         place INTEGER PRIMARY KEY AUTOINCREMENT, client_message_id TEXT NOT NULL UNIQUE, chat TEXT NOT NULL,
-        content TEXT NOT NULL);
+        content TEXT NOT NULL, written_at INTEGER NOT NULL);
 ";
 
 impl Keep {
@@ -177,19 +179,19 @@ impl Keep {
     }
 
     pub(crate) fn add_unsent(&self, unsent: &Unsent) -> anyhow::Result<()> {
-        let values = params![unsent.client_message_id, unsent.chat, unsent.content];
-        self.lock().execute("INSERT INTO unsent (client_message_id, chat, content) VALUES (?1, ?2, ?3)", values)?;
+        let values = params![unsent.client_message_id, unsent.chat, unsent.content, unsent.written_at];
+        let sql = "INSERT INTO outbox (client_message_id, chat, content, written_at) VALUES (?1, ?2, ?3, ?4)";
+        self.lock().execute(sql, values)?;
         Ok(())
     }
 
     /// All that was not acknowledged, in the order in which it was handed over.
     pub(crate) fn unsent(&self) -> anyhow::Result<Vec<Unsent>> {
         let connection = self.lock();
-        let mut statement = connection.prepare("SELECT client_message_id, chat, content FROM unsent ORDER BY place")?;
-        let rows = statement.query_map([], |row| {
-            Ok(Unsent { client_message_id: row.get(0)?, chat: row.get(1)?, content: row.get(2)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let sql = "SELECT client_message_id, chat, content, written_at FROM outbox ORDER BY place";
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], unsent)?.collect::<Result<_, _>>()?;
+        Ok(rows)
     }
 
     /// Returns what it was, if it was still unsent.
@@ -197,13 +199,17 @@ impl Keep {
         let connection = self.lock();
         let found = connection
             .query_row(
-                "DELETE FROM unsent WHERE client_message_id = ?1 RETURNING client_message_id, chat, content",
+                "DELETE FROM outbox WHERE client_message_id = ?1 RETURNING client_message_id, chat, content, written_at",
                 [client_message_id],
-                |row| Ok(Unsent { client_message_id: row.get(0)?, chat: row.get(1)?, content: row.get(2)? }),
+                unsent,
             )
             .optional()?;
         Ok(found)
     }
+}
+
+fn unsent(row: &Row<'_>) -> rusqlite::Result<Unsent> {
+    Ok(Unsent { client_message_id: row.get(0)?, chat: row.get(1)?, content: row.get(2)?, written_at: row.get(3)? })
 }
 
 fn insert(transaction: &Transaction<'_>, message: &Kept) -> anyhow::Result<usize> {
@@ -310,8 +316,12 @@ mod tests {
     #[test]
     fn what_is_unsent_is_remembered_in_its_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        let unsent =
-            |id: &str| Unsent { client_message_id: id.to_owned(), chat: "c".to_owned(), content: id.to_owned() };
+        let unsent = |id: &str| Unsent {
+            client_message_id: id.to_owned(),
+            chat: "c".to_owned(),
+            content: id.to_owned(),
+            written_at: 7,
+        };
         let device = {
             let keep = Keep::open(Some(folder.path())).expect("a file");
             for id in ["b", "a", "c"] {

@@ -24,9 +24,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     Command, Event, NotSent, Sent, Shared, State,
-    connection::{End, Sends, Socket, jittered},
+    connection::{ASKED, End, REPLACED, Sends, Socket, is_stale, jittered},
     keep::{Kept, Unsent},
-    new_uuid,
+    new_uuid, now_millis,
+    pace::Pace,
+    verdict::{Verdict, verdict},
 };
 
 /// Acks wait for this long, or for ten messages (AK-06).
@@ -65,10 +67,11 @@ pub(super) struct Session<'a> {
     syncing: HashSet<String>,
     heads_open: usize,
     holes: HashMap<String, Instant>,
-    resend: Vec<(String, Instant)>,
+    pace: Pace,
     unacknowledged: usize,
     ack_at: Option<Instant>,
-    closing: Option<Duration>,
+    /// What came ends this connection: how.
+    end: Option<End>,
 }
 
 impl<'a> Session<'a> {
@@ -91,22 +94,17 @@ impl<'a> Session<'a> {
             syncing: HashSet::new(),
             heads_open: 0,
             holes: HashMap::new(),
-            resend: Vec::new(),
+            pace: Pace::default(),
             unacknowledged: 0,
             ack_at: None,
-            closing: None,
+            end: None,
         }
     }
 
     pub(super) async fn run(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         self.shared.move_to(State::Connected);
-        match self.serve(commands).await {
-            Ok(end) => end,
-            Err(_) => match self.closing {
-                Some(wait) => End::Refused(Some(wait)),
-                None => End::Lost,
-            },
-        }
+        let end = self.serve(commands).await;
+        end.unwrap_or_else(|_| self.end.take().unwrap_or(End::Lost))
     }
 
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> anyhow::Result<End> {
@@ -135,18 +133,13 @@ impl<'a> Session<'a> {
                     None => anyhow::bail!("closed"),
                 },
                 command = commands.recv() => match command {
-                    None | Some(Command::Stop) => return Ok(End::Stopped),
+                    None | Some(Command::Stop) => return Ok(End::Stopped(ASKED)),
                     Some(Command::Drop) => return Ok(End::Lost),
                     Some(Command::Open(chat)) => {
                         self.shared.keep.follow(&chat)?;
                         self.sync(&chat);
                     }
-                    Some(Command::Send { chat, text, done }) => {
-                        let unsent = self.sends.take(self.shared, chat, text, done);
-                        if let Some(unsent) = unsent && self.is_ready() {
-                            self.send_message(&unsent).await?;
-                        }
-                    }
+                    Some(Command::Send { chat, text, done }) => self.sends.take(self.shared, chat, text, done),
                 },
                 () = sleep_until(next) => {
                     if Instant::now() >= beat {
@@ -156,34 +149,32 @@ impl<'a> Session<'a> {
                     self.on_timers().await?;
                 }
             }
-            if let Some(wait) = self.closing {
+            if let Some(end) = self.end.take() {
                 self.shared.move_to(State::Closing);
                 self.flush_acks().await?;
-                return Ok(End::Refused(Some(wait)));
+                return Ok(end);
             }
         }
     }
 
-    fn is_ready(&self) -> bool {
-        *self.shared.state.borrow() == State::Ready
-    }
-
-    /// Starts syncs that may start, and becomes ready when there is nothing left to catch up with.
+    /// Starts syncs that may start, becomes ready when there is nothing left to catch up with, and then sends.
     async fn go_on(&mut self) -> anyhow::Result<()> {
-        while self.syncing.len() < SYNCS {
+        let now = Instant::now();
+        while self.syncing.len() < SYNCS && self.pace.free_at(now) <= now {
             let Some(chat) = self.to_sync.pop_front() else { break };
             self.syncing.insert(chat.clone());
+            self.pace.went_out(now);
             self.request_page(&chat).await?;
         }
-        let is_catching_up = self.heads_open > 0 || !self.syncing.is_empty() || !self.to_sync.is_empty();
-        let state = *self.shared.state.borrow();
-        if is_catching_up && state == State::Connected {
+        if *self.shared.state.borrow() == State::Connected {
             self.shared.move_to(State::Syncing);
         }
-        if !is_catching_up && matches!(state, State::Connected | State::Syncing) {
+        let is_catching_up = self.heads_open > 0 || !self.syncing.is_empty() || !self.to_sync.is_empty();
+        if !is_catching_up && *self.shared.state.borrow() == State::Syncing {
             self.shared.move_to(State::Ready);
-            // What was not acknowledged goes again, under the same ids, in its order.
-            for unsent in self.shared.keep.unsent()? {
+        }
+        if *self.shared.state.borrow() == State::Ready {
+            for unsent in self.sends.outbox.due(now, self.shared.options.window) {
                 self.send_message(&unsent).await?;
             }
         }
@@ -191,10 +182,13 @@ impl<'a> Session<'a> {
     }
 
     fn next_timer(&self, beat: Instant) -> Instant {
+        let now = Instant::now();
         let answers = self.pending.values().map(|(_, until)| *until);
         let holes = self.holes.values().copied();
-        let resends = self.resend.iter().map(|(_, at)| *at);
-        answers.chain(holes).chain(resends).chain(self.ack_at).chain([beat]).min().unwrap_or(beat)
+        let may_sync = !self.to_sync.is_empty() && self.syncing.len() < SYNCS;
+        let sync = may_sync.then(|| self.pace.free_at(now));
+        let sends = self.sends.outbox.wake(now);
+        answers.chain(holes).chain(sync).chain(sends).chain(self.ack_at).chain([beat]).min().unwrap_or(beat)
     }
 
     async fn on_timers(&mut self) -> anyhow::Result<()> {
@@ -208,13 +202,6 @@ impl<'a> Session<'a> {
         for chat in open {
             self.holes.remove(&chat);
             self.sync(&chat);
-        }
-        let due: Vec<String> = self.resend.iter().filter(|(_, at)| *at <= now).map(|(id, _)| id.clone()).collect();
-        self.resend.retain(|(_, at)| *at > now);
-        for unsent in self.shared.keep.unsent()? {
-            if due.contains(&unsent.client_message_id) {
-                self.send_message(&unsent).await?;
-            }
         }
         Ok(())
     }
@@ -231,6 +218,13 @@ impl<'a> Session<'a> {
 
     async fn send_message(&mut self, unsent: &Unsent) -> anyhow::Result<()> {
         let id = unsent.client_message_id.clone();
+        if is_stale(unsent, now_millis()) {
+            let error = "it waited for more than six days; send it again if you want to";
+            self.shared.keep.remove_unsent(&id)?;
+            self.sends.finish(&id, Err(NotSent { code: "TOO_OLD".to_owned(), message: error.to_owned() }));
+            return Ok(());
+        }
+        self.sends.outbox.went_out(&id);
         let payload = SendMessage {
             client_message_id: id.clone(),
             chat_id: unsent.chat.clone(),
@@ -288,8 +282,15 @@ impl<'a> Session<'a> {
     }
 
     async fn receive(&mut self, text: &str) -> anyhow::Result<()> {
-        // EH-02: what is not known is passed over.
-        let Ok(frame) = frames::server_from_json(text) else { return Ok(()) };
+        let frame = match frames::server_from_json(text) {
+            Ok(frame) => frame,
+            // EH-02: what is not known is logged and passed over.
+            Err(unread) => {
+                tracing::warn!(?unread, "a frame that is not known here");
+                self.shared.wire.unknown.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+        };
         let pending = self.pending.remove(&frame.request_id).map(|(pending, _)| pending);
         match (frame.payload, pending) {
             (Some(Answer::Message(message)), _) => self.on_message(message).await?,
@@ -313,7 +314,12 @@ impl<'a> Session<'a> {
             }
             (Some(Answer::Error(error)), pending) => self.on_error(error, pending)?,
             (Some(Answer::ConnectionClosing(closing)), _) => {
-                self.closing = Some(Duration::from_millis(u64::from(closing.reconnect_delay_ms)));
+                let wait = Duration::from_millis(u64::from(closing.reconnect_delay_ms));
+                self.end = Some(match closing.reason.as_str() {
+                    "token_expired" | "session_revoked" => End::Unauthorized,
+                    _ if closing.reconnect_allowed => End::Later(wait),
+                    _ => End::Stopped(REPLACED),
+                });
             }
             (Some(Answer::ChatCreated(event) | Answer::MemberAdded(event) | Answer::ChatUpdated(event)), _) => {
                 self.shared.keep.follow(&event.chat_id)?;
@@ -419,12 +425,11 @@ impl<'a> Session<'a> {
         self.shared.wire.duplicates.fetch_add(duplicates, Ordering::Relaxed);
         self.holes.remove(&page.chat_id);
         self.reached(reached).await?;
+        self.syncing.remove(&page.chat_id);
         if page.has_more {
-            self.request_page(&page.chat_id).await
-        } else {
-            self.syncing.remove(&page.chat_id);
-            Ok(())
+            self.to_sync.push_front(page.chat_id);
         }
+        Ok(())
     }
 
     fn on_heads(&mut self, heads: SyncHeadsResponse) -> anyhow::Result<()> {
@@ -455,39 +460,53 @@ impl<'a> Session<'a> {
     }
 
     fn on_error(&mut self, error: ErrorFrame, pending: Option<Pending>) -> anyhow::Result<()> {
-        let retry_after = error.details.as_ref().and_then(|details| details.retry_after_seconds);
-        let pause = retry_after.map_or(RESEND_AFTER, |seconds| Duration::from_secs(u64::from(seconds)));
+        let verdict = verdict(&error);
+        match verdict {
+            Verdict::Refresh => self.end = Some(End::Unauthorized),
+            // RS-03: a slow consumer's pushes may be gone.
+            Verdict::Reconnect => self.end = Some(End::Lost),
+            Verdict::Again(_) | Verdict::AgainAFewTimes | Verdict::Refused | Verdict::ChatGone => {}
+        }
+        let pause = if let Verdict::Again(Some(named)) = verdict { named } else { RESEND_AFTER };
         match pending {
-            Some(Pending::Send(id)) => {
-                let tries = self.sends.internal_errors.entry(id.clone()).or_default();
-                let goes_again = match error.code.as_str() {
-                    "SERVICE_UNAVAILABLE" | "RATE_LIMITED" | "SERVER_BUSY" => true,
-                    "INTERNAL_ERROR" => {
-                        *tries += 1;
-                        *tries <= INTERNAL_TRIES
-                    }
-                    _ => false,
-                };
-                if goes_again {
-                    self.resend.push((id, Instant::now() + jittered(pause)));
-                } else {
-                    self.shared.keep.remove_unsent(&id)?;
-                    self.sends.finish(&id, Err(NotSent { code: error.code, message: error.message }));
-                }
-            }
-            Some(Pending::Sync(chat)) => match error.code.as_str() {
-                "NOT_A_MEMBER" | "FORBIDDEN" | "NOT_FOUND" => self.on_not_a_member(&chat)?,
+            Some(Pending::Send(id)) => self.on_send_error(&id, verdict, pause, error)?,
+            Some(Pending::Sync(chat)) => match verdict {
+                Verdict::ChatGone => self.on_not_a_member(&chat)?,
+                Verdict::Refused if error.code == "FORBIDDEN" => self.on_not_a_member(&chat)?,
                 // Asked again after a while, as if it were a hole.
-                _ => {
+                Verdict::Again(_)
+                | Verdict::AgainAFewTimes
+                | Verdict::Refused
+                | Verdict::Refresh
+                | Verdict::Reconnect => {
                     self.syncing.remove(&chat);
                     self.holes.insert(chat, Instant::now() + jittered(pause));
                 }
             },
             Some(Pending::Heads) => anyhow::bail!("heads were refused: {}", error.code),
-            // RS-03: a slow consumer's pushes may be gone.
-            Some(Pending::Heartbeat) | None => anyhow::ensure!(error.code != "SLOW_CONSUMER", "told to be too slow"),
+            Some(Pending::Heartbeat) | None => tracing::warn!(code = error.code, "the server complains"),
         }
         Ok(())
+    }
+
+    fn on_send_error(&mut self, id: &str, verdict: Verdict, pause: Duration, error: ErrorFrame) -> anyhow::Result<()> {
+        let refusals = self.sends.outbox.refused(id);
+        let goes_again = match verdict {
+            Verdict::Again(_) | Verdict::Refresh | Verdict::Reconnect => true,
+            Verdict::AgainAFewTimes => refusals <= INTERNAL_TRIES,
+            Verdict::Refused | Verdict::ChatGone => false,
+        };
+        if goes_again {
+            self.sends.outbox.again_at(id, Instant::now() + jittered(pause));
+            return Ok(());
+        }
+        let unsent = self.shared.keep.remove_unsent(id)?;
+        self.sends.finish(id, Err(NotSent { code: error.code, message: error.message }));
+        match unsent {
+            // RS-04: not in the chat (any more); the user is told.
+            Some(unsent) if verdict == Verdict::ChatGone => self.on_not_a_member(&unsent.chat),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Flushes acks and closes, without waiting longer than a moment.
