@@ -10,9 +10,13 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rustyline::DefaultEditor;
-use tests::client::{ChatSummary, Client, Event, Kept, Options, Refused, State};
-use tokio::sync::{broadcast, mpsc};
+use tests::client::{ChatSummary, Client, Event, Kept, NotSent, Options, Refused, Sent, State};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::timeout,
+};
 
 /// Talk to people from a terminal.
 #[derive(Debug, Parser)]
@@ -50,6 +54,8 @@ const HELP: &str = "\
   /name TEXT             what others see of you
   /quit";
 
+/// How long messages that were just written may take when the input ends.
+const LAST_SENDS: Duration = Duration::from_secs(5);
 const LINES: usize = 256;
 const SHOWN: usize = 10;
 
@@ -94,7 +100,15 @@ async fn talk(config: Config, lines: &mut mpsc::Receiver<String>, mut print: Pri
     }
     let mut events = client.events();
     let me = client.rest().me().await?;
-    let mut app = App { client, print, chats: Vec::new(), names: HashMap::new(), open: None, is_connected: true };
+    let mut app = App {
+        client,
+        print,
+        chats: Vec::new(),
+        names: HashMap::new(),
+        open: None,
+        is_connected: true,
+        outcomes: FuturesUnordered::new(),
+    };
     match me.display_name {
         Some(name) => app.print.line(&format!("You are {name}.")),
         None => app.print.line("You have no name yet: /name TEXT"),
@@ -105,18 +119,27 @@ async fn talk(config: Config, lines: &mut mpsc::Receiver<String>, mut print: Pri
     loop {
         tokio::select! {
             line = lines.recv() => match line.as_deref().map(str::trim) {
-                None | Some("/quit") => break,
+                None => {
+                    drop(timeout(LAST_SENDS, app.all_sent()).await); // what is not sent by then goes next time
+                    break;
+                }
+                Some("/quit") => break,
                 Some("") => {}
                 Some(line) => if let Err(error) = app.obey(line).await {
                     app.print.line(&format!("! {error:#}"));
                 },
             },
+            Some(outcome) = app.outcomes.next() => app.sent(outcome),
             event = events.recv() => match event {
                 Ok(event) => app.show(event).await?,
                 Err(broadcast::error::RecvError::Lagged(_)) => app.print.line("-- many messages: /history shows them"),
                 Err(broadcast::error::RecvError::Closed) => break,
             },
         }
+    }
+    match app.client.unsent()? {
+        0 => {}
+        waiting => app.print.line(&format!("-- not sent yet: {waiting}; it goes out when you start again")),
     }
     app.client.stop().await;
     Ok(())
@@ -137,6 +160,8 @@ struct App {
     names: HashMap<String, String>,
     open: Option<String>,
     is_connected: bool,
+    /// Of messages on their way; nobody stops typing for them.
+    outcomes: FuturesUnordered<oneshot::Receiver<Result<Sent, NotSent>>>,
 }
 
 impl App {
@@ -182,13 +207,24 @@ impl App {
             (command, _) if command.starts_with('/') => anyhow::bail!("not understood: /help shows what you can do"),
             _ => {
                 let chat = self.open.clone().context("no chat is open: /chats, /open N, /new PHONE")?;
-                // The message shows when its place is known; what the server refuses is shown here.
-                if let Err(refused) = self.client.send(&chat, line).await {
-                    anyhow::bail!("not sent: {refused}");
-                }
+                // The message shows when its place is known; what the server refuses is shown when it says so.
+                let outcome = self.client.begin_send(&chat, line).await?;
+                self.outcomes.push(outcome);
             }
         }
         Ok(())
+    }
+
+    async fn all_sent(&mut self) {
+        while let Some(outcome) = self.outcomes.next().await {
+            self.sent(outcome);
+        }
+    }
+
+    fn sent(&mut self, outcome: Result<Result<Sent, NotSent>, oneshot::error::RecvError>) {
+        if let Ok(Err(refused)) = outcome {
+            self.print.line(&format!("! not sent: {refused}"));
+        }
     }
 
     async fn people(&mut self, phones: &[&str]) -> anyhow::Result<Vec<String>> {

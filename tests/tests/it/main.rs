@@ -1,5 +1,6 @@
 //! The whole platform from outside: the binaries that `make build` made, each test with its own.
 
+mod contract;
 mod crash;
 mod group;
 mod people;

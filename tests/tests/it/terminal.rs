@@ -93,6 +93,27 @@ async fn two_terminals_exchange_messages() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_terminal_stays_of_use_while_the_server_is_away() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let mut ana = Terminal::open(&world, "+12025550100", "Ana").await?;
+    let mut ben = Terminal::open(&world, "+12025550101", "Ben").await?;
+    ana.type_line("/new +12025550101").await?;
+    ben.see("== Ana ==").await?;
+    world.kill().await?;
+    ana.see("-- reconnecting").await?;
+    ana.type_line("Are you there?").await?;
+    ana.type_line("/help").await?;
+    ana.see("/quit").await?;
+    world.restart().await?;
+    ana.see("-- connected").await?;
+    ana.see("you: Are you there?").await?;
+    ben.see("Ana: Are you there?").await?;
+    ana.quit().await?;
+    ben.quit().await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_one_clear_line() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let output = Command::new(binary("chat")?)
