@@ -117,8 +117,7 @@ impl Options {
 
     /// For tests, which wait for it.
     pub fn quick(server: impl Into<String>) -> Self {
-        let (backoff_base, backoff_cap) = (Duration::from_millis(50), Duration::from_millis(500));
-        Self { backoff_base, backoff_cap, window: 32, ..Self::new(server) }
+        Self { backoff_base: Duration::from_millis(50), backoff_cap: Duration::from_millis(500), ..Self::new(server) }
     }
 }
 

@@ -59,6 +59,22 @@ pub fn check_history(history: &[HistoryItem], acknowledged: &[Acknowledged], att
     violations
 }
 
+/// The acks of each sender to one chat, who is named by `sender_of`, in the order in which messages were handed over.
+///
+/// - `overtaken`: a message stands before one of the same sender that was handed over before it
+pub fn check_order(acknowledged: &[Acknowledged], sender_of: impl Fn(&Acknowledged) -> String) -> Violations {
+    let mut violations = Violations::new();
+    let mut last: HashMap<(String, String), u64> = HashMap::new();
+    for ack in acknowledged {
+        let last = last.entry((ack.chat.clone(), sender_of(ack))).or_default();
+        if ack.sent.sequence <= *last {
+            violations.insert(format!("overtaken: {} at {} after {last}", ack.content, ack.sent.sequence));
+        }
+        *last = ack.sent.sequence.max(*last);
+    }
+    violations
+}
+
 /// One application's view of a chat, against the stored history.
 ///
 /// - `reordered`: not in ascending order, or twice at one place
@@ -179,6 +195,14 @@ mod tests {
         assert!(named(&view(|view| view.push(kept(5))), "reordered"));
         assert!(named(&view(|view| drop(view.remove(4))), "missed"));
         assert!(named(&view(|view| view[0].message_id = "msg_x".to_owned()), "differs"));
+
+        let sender = |_: &Acknowledged| "ana".to_owned();
+        assert_eq!(check_order(&acks, sender), Violations::new());
+        let mut swapped = acks.clone();
+        swapped.swap(1, 3);
+        assert!(named(&check_order(&swapped, sender), "overtaken"));
+        let alternating = |ack: &Acknowledged| (ack.sent.sequence % 2).to_string();
+        assert_eq!(check_order(&[acks[1].clone(), acks[0].clone()], alternating), Violations::new());
 
         assert!(named(&check_log(&[1, 3, 2], 1, 3), "unordered"));
         assert!(named(&check_log(&[1, 3], 1, 3), "unpublished"));

@@ -18,8 +18,7 @@ const CHAT: &str = "chat_01KKNTQ2BCF5KZNWJ47TAN9ZT2";
 const SILENCE: Duration = Duration::from_millis(150);
 
 async fn login(script: &Script) -> anyhow::Result<Client> {
-    let options = Options { window: 1, ..Options::quick(script.server()) };
-    Client::login(options, "+12025550100", || async { Ok("123456".to_owned()) }).await
+    Client::login(Options::quick(script.server()), "+12025550100", || async { Ok("123456".to_owned()) }).await
 }
 
 /// A client that has caught up, and the server's end of its connection.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tests::{
     client::Client,
-    history::{Violations, check_history, check_view},
+    history::{Acknowledged, Violations, check_history, check_order, check_view},
     world::World,
 };
 
@@ -36,7 +36,7 @@ async fn a_thousand_messages_of_ten_senders_have_one_order_without_holes() -> an
     let mut acknowledged = Vec::new();
     for (content, answer) in answers {
         let sent = answer.await??;
-        acknowledged.push(tests::history::Acknowledged { chat: chat.clone(), content, sent });
+        acknowledged.push(Acknowledged { chat: chat.clone(), content, sent });
     }
     let recorded = calls(calls_file.path())?;
 
@@ -44,6 +44,8 @@ async fn a_thousand_messages_of_ten_senders_have_one_order_without_holes() -> an
     let attempted: Vec<String> = acknowledged.iter().map(|ack| ack.content.clone()).collect();
     assert_eq!(history.len(), SENDERS * EACH);
     assert_eq!(check_history(&history, &acknowledged, &attempted), Violations::new());
+    let sender = |ack: &Acknowledged| ack.content.split(' ').next().unwrap_or_default().to_owned();
+    assert_eq!(check_order(&acknowledged, sender), Violations::new());
     let mut duplicates = 0;
     for person in &people {
         let view = person.wait_for(&chat, SENDERS * EACH, WITHIN).await?;
