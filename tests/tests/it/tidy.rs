@@ -14,6 +14,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("proto", &[]),
     ("platform", &["domain"]),
+    ("crds", &[]),
+    ("operator", &["adapters", "crds", "domain", "platform", "proto"]),
     ("adapters", &["domain", "platform", "proto"]),
     ("gateway", &["adapters", "domain", "platform", "proto"]),
     ("ingest", &["adapters", "domain", "platform", "proto"]),

@@ -1,0 +1,1 @@
+//! The operator: from one `MessagingCluster` to a running platform, and keeping it so.
