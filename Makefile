@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test lint fmt check readme
+.PHONY: help setup run chat build test ground lint fmt check readme
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ build: setup ## Build every binary
 
 test: build ## Run every test, with nothing else started by hand
 	@$(CARGO) test --locked --workspace
+
+ground: setup ## Build or fetch the real systems that the tests use (once, cached)
+	@tests/ground/redis.sh build
+	@tests/ground/kafka.sh build
+	@tests/ground/dynamodb-local.sh build
+	@tests/ground/control_plane.sh build
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

@@ -38,7 +38,7 @@ cmd_up() {
     # shellcheck disable=SC2119 # no names beside its own
     new_control_plane
     start_etcd
-    start_apiserver 127.0.0.1 --advertise-address 127.0.0.1 --endpoint-reconciler-type none
+    start_apiserver --endpoint-reconciler-type none
     WAIT_ON=kube-apiserver wait_for 60 'API server' api /readyz
     [[ -z $controllers ]] || start_controllers
     [[ -z $scheduler ]] || start_scheduler

@@ -4,6 +4,7 @@
 KUBE_VERSION=v1.34.4
 SERVICE_CIDR=10.96.0.0/16
 API_SERVICE_IP=10.96.0.1
+API_HOST=127.0.0.1
 
 # go_build FOLDER PACKAGE OUTPUT: FOLDER of a go.mod; the same sources make the same bytes.
 go_build() (
@@ -52,7 +53,7 @@ new_control_plane() {
 # api PATH: GET as admin.
 api() {
     curl -fsS --max-time 5 --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" \
-        "https://127.0.0.1:$PORT_API$1"
+        "https://$API_HOST:$PORT_API$1"
 }
 
 start_etcd() {
@@ -65,13 +66,11 @@ start_etcd() {
         --unsafe-no-fsync --log-level warn
 }
 
-# start_apiserver BIND_ADDRESS [FLAG...]
+# start_apiserver [FLAG...]
 start_apiserver() {
-    local bind=$1
-    shift
     start kube-apiserver "$BIN/kube-apiserver" \
         --etcd-servers "http://127.0.0.1:$PORT_ETCD" \
-        --bind-address "$bind" --secure-port "$PORT_API" \
+        --bind-address "$API_HOST" --advertise-address "$API_HOST" --secure-port "$PORT_API" \
         --service-cluster-ip-range "$SERVICE_CIDR" \
         --authorization-mode Node,RBAC \
         --enable-admission-plugins NodeRestriction \

@@ -36,7 +36,7 @@ current-context: ground
 clusters:
 - name: ground
   cluster:
-    server: https://127.0.0.1:$PORT_API
+    server: https://$API_HOST:$PORT_API
     certificate-authority-data: $(base64 -w0 "$PKI/ca.crt")
 users:
 - name: $2
@@ -50,9 +50,9 @@ YAML
     )
 }
 
-# new_pki [SUBJECT_ALT_NAME...]: of the API server, beside 127.0.0.1 and its Service.
+# new_pki [SUBJECT_ALT_NAME...]: of the API server, beside API_HOST and its Service.
 new_pki() {
-    local names=IP:127.0.0.1,DNS:localhost,IP:$API_SERVICE_IP name
+    local names=IP:127.0.0.1,DNS:localhost,IP:$API_HOST,IP:$API_SERVICE_IP name
     for name in kubernetes{,.default{,.svc{,.cluster.local}}}; do names+=,DNS:$name; done
     for name; do names+=,$name; done
     mkdir -m 700 "$PKI"
