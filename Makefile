@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground lint fmt check readme
+.PHONY: help setup run chat build test ground lint fmt check readme crds
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,3 +51,7 @@ check: lint test ## What CI runs
 
 readme: build ## Record the dialogue in the README anew
 	@README_DIALOGUE=record $(CARGO) test --locked -q -p tests --test it readme
+
+crds: ## Write the definition of MessagingCluster anew
+	@mkdir -p crds/generated
+	@$(CARGO) run --locked -q -p crds --bin crdgen > crds/generated/.new && mv crds/generated/.new crds/generated/messagingclusters.yaml
