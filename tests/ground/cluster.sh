@@ -134,7 +134,7 @@ cmd_ctr() {
 cmd_selftest() {
     old_state
     use_control_plane
-    exec "$HERE/selftest.sh" "$KUBECONFIG"
+    exec "$HERE/selftest_cluster.sh" "$KUBECONFIG"
 }
 
 (($#)) || usage
