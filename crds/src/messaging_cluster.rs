@@ -49,8 +49,7 @@ use crate::{
         priority = 1
     ),
     validation = kube::core::Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("the name must be a DNS label of at most 40 characters that begins with a letter: the names of Services are made of it")
-        .field_path(".metadata.name")
+        .message("metadata.name must be a DNS label of at most 40 characters that begins with a letter: the names of Services are made of it")
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
