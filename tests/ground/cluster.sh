@@ -81,7 +81,7 @@ load_all() {
     for image; do load_image "$node" "$image"; done
 }
 
-nodes() { cat "$STATE/nodes"; }
+nodes() { [[ ! -f $STATE/nodes ]] || cat "$STATE/nodes"; }
 
 cmd_load() {
     local node

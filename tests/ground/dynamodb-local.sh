@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # DynamoDB Local on 127.0.0.1: any region, any alphanumeric access key.
 #   dynamodb-local.sh build             fetches the server, once; up does it too
+#   dynamodb-local.sh lib               prints the folder of its jars
 #   dynamodb-local.sh up [memory|disk]  where tables live (memory when not said); the last line printed is HOST:PORT
 #   dynamodb-local.sh kill              ends it at once, as a crash would
 #   dynamodb-local.sh start             starts it again, with its port and what is on disk
@@ -25,6 +26,8 @@ cmd_build() {
     packages_java
     once "$LIB" make_lib
 }
+
+cmd_lib() { echo "$LIB"; }
 
 make_lib() {
     say "fetching DynamoDB Local $VERSION"
@@ -94,6 +97,6 @@ cmd_down() {
 
 (($#)) || usage
 case $1 in
-build | up | kill | start | down) "cmd_$1" "${@:2}" ;;
+build | lib | up | kill | start | down) "cmd_$1" "${@:2}" ;;
 *) usage ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka in KRaft mode on 127.0.0.1, one or three nodes that are broker and controller.
 #   kafka.sh build              fetches the broker, once; up does it too
+#   kafka.sh lib                prints the folder of its jars
 #   kafka.sh up [1|3] [--scram] the last line printed is the bootstrap servers, HOST:PORT[,HOST:PORT…];
 #                               with --scram the line before it is those of the SASL_PLAINTEXT listener
 #                               (SCRAM-SHA-512, user app, password app-secret)
@@ -34,6 +35,8 @@ cmd_build() {
     packages_java
     once "$LIB" make_lib
 }
+
+cmd_lib() { echo "$LIB"; }
 
 make_lib() {
     say "fetching Kafka $VERSION"
@@ -166,6 +169,6 @@ cmd_down() {
 
 (($#)) || usage
 case $1 in
-build | up | stop | kill | start | down) "cmd_$1" "${@:2}" ;;
+build | lib | up | stop | kill | start | down) "cmd_$1" "${@:2}" ;;
 *) usage ;;
 esac

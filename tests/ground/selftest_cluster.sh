@@ -11,8 +11,7 @@ HERE=${SELF%/*}
 source "$HERE/lib/checks.sh"
 
 scratch=$(mktemp -d)
-kubectl=(kubectl)
-command -v kubectl >/dev/null || kubectl=("$HERE/cluster.sh" kubectl)
+kubectl=("$HERE/kubectl.sh")
 k() { "${kubectl[@]}" -n selftest "$@"; }
 all() { "${kubectl[@]}" "$@"; }
 
