@@ -12,10 +12,10 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground lint fmt check readme crds
+.PHONY: help setup run chat build test ground images cluster cluster-down lint fmt check readme crds
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing on this machine, or name it
 	@tests/ground/setup.sh
@@ -39,6 +39,17 @@ ground: setup ## Build or fetch the real systems that the tests use (once, cache
 	@tests/ground/kafka.sh build
 	@tests/ground/dynamodb-local.sh build
 	@tests/ground/control_plane.sh build
+
+images: ## Pack the services and the operator into target/images (IMAGE_PROFILE=dev: faster, larger)
+	@tests/ground/images.sh build
+	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \
+		for image in target/images/*.tar; do docker load -q -i "$$image" || exit 1; done; fi
+
+cluster: ## Start a Kubernetes cluster with all backends: Kind where Docker runs, else our own (as root)
+	@tests/ground/local.sh up
+
+cluster-down: ## End it
+	@tests/ground/local.sh down
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

@@ -15,6 +15,8 @@ context=$("$HERE/kubectl.sh" config current-context)
 case $context in
 ground) exec "$HERE/cluster.sh" load "$@" ;;
 kind-*)
+    PATH=$PATH:$(echo "$GROUND_CACHE"/kind-*)
+    command -v kind >/dev/null || die "kind is missing: see https://kind.sigs.k8s.io"
     for archive; do kind load image-archive "$archive" --name "${context#kind-}"; done
     ;;
 *) die "the cluster $context takes images from a registry: push them there (docker load, docker push)" ;;
