@@ -1,1 +1,3 @@
 //! The operator: from one `MessagingCluster` to a running platform, and keeping it so.
+
+pub mod cluster;

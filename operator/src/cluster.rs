@@ -1,0 +1,4 @@
+//! One cluster: from what a team asks for to the objects that run it.
+
+pub mod build;
+pub mod validate;
