@@ -5,7 +5,8 @@
 #   images.sh pack [BINARY...]   the same from what was compiled last
 # The archives are OCI layouts, which `docker load` reads too; the same binary makes the same bytes.
 # Settings: IMAGES (FOLDER; target/images), IMAGE_REGISTRY (messaging.dev), IMAGE_VERSION (the workspace's),
-# IMAGE_PROFILE (release; dev compiles faster and makes larger images).
+# IMAGE_PROFILE (release; dev takes what `cargo build` makes for everybody, with the libraries it asks for:
+# quickly there, larger, not for others).
 
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -23,18 +24,29 @@ TARGET=$(uname -m)-unknown-linux-gnu
 : "${IMAGE_REGISTRY:=messaging.dev}"
 : "${IMAGE_VERSION:=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")}"
 : "${IMAGE_PROFILE:=release}"
-# A folder of its own: other flags than everybody else's.
-: "${IMAGE_TARGET_DIR:=$GROUND_CACHE/target-images}"
+if [[ $IMAGE_PROFILE == release ]]; then
+    # A folder of its own: other flags than everybody else's.
+    : "${IMAGE_TARGET_DIR:=$GROUND_CACHE/target-images}"
+    COMPILED=$IMAGE_TARGET_DIR/$TARGET/release
+else
+    : "${IMAGE_TARGET_DIR:=${CARGO_TARGET_DIR:-$ROOT/target}}"
+    COMPILED=$IMAGE_TARGET_DIR/debug
+fi
 
 compile() {
     local cargo_home=${CARGO_HOME:-$HOME/.cargo} binary arguments=()
     for binary; do arguments+=(-p "$binary" --bin "$binary"); done
-    # Static glibc: names are resolved inside libc since 2.34, so it needs no library at run time.
-    # Paths of this machine stay out of the binaries.
-    (cd "$ROOT" && CARGO_TARGET_DIR=$IMAGE_TARGET_DIR CARGO_INCREMENTAL=0 \
+    export CARGO_TARGET_DIR=$IMAGE_TARGET_DIR CARGO_INCREMENTAL=0
+    cd "$ROOT"
+    if [[ $IMAGE_PROFILE == release ]]; then
+        # Static glibc: names are resolved inside libc since 2.34, so it needs no library at run time.
+        # Paths of this machine stay out of the binaries.
         CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$IMAGE_TARGET_DIR=/target" \
-        RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$ROOT=/source" \
-        cargo build --locked --profile "$IMAGE_PROFILE" --target "$TARGET" "${arguments[@]}") >&2
+            RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$ROOT=/source" \
+            cargo build --locked --release --target "$TARGET" "${arguments[@]}" >&2
+    else
+        cargo build --locked "${arguments[@]}" >&2
+    fi
 }
 
 certificates() {
@@ -49,20 +61,22 @@ certificates() {
 }
 
 pack() {
-    local binary folder=$IMAGE_TARGET_DIR/$TARGET/${IMAGE_PROFILE/#dev/debug} work
+    local binary files
     mkdir -p "$IMAGES"
-    work=$(mktemp -d "$IMAGES/.work.XXXXXX")
-    # shellcheck disable=SC2064 # as it is now
-    trap "rm -rf '$work'" EXIT
-    echo 'hosts: files dns' >"$work/nsswitch.conf"
+    WORK=$(mktemp -d "$IMAGES/.work.XXXXXX")
+    trap 'rm -rf "$WORK"' EXIT
+    echo 'hosts: files dns' >"$WORK/nsswitch.conf"
     for binary; do
-        [[ -f $folder/$binary ]] || die "$binary is not compiled: $SELF build $binary"
-        cp "$folder/$binary" "$work/$binary"
-        [[ $IMAGE_PROFILE == release ]] || strip "$work/$binary"
-        is_static "$work/$binary" || die "$binary is not static"
-        TMPDIR=$work scratch_image "$IMAGE_REGISTRY/$binary:$IMAGE_VERSION" "$work/$binary" \
-            "$(certificates)=etc/ssl/certs/ca-certificates.crt" "$work/nsswitch.conf=etc/nsswitch.conf" >"$work/tar"
-        mv "$work/tar" "$IMAGES/$binary.tar"
+        [[ -f $COMPILED/$binary ]] || die "$binary is not compiled: $SELF build $binary"
+        files=("$(certificates)=etc/ssl/certs/ca-certificates.crt" "$WORK/nsswitch.conf=etc/nsswitch.conf")
+        strip -o "$WORK/$binary" "$COMPILED/$binary"
+        if [[ $IMAGE_PROFILE == release ]]; then
+            is_static "$WORK/$binary" || die "$binary is not static"
+        else
+            mapfile -t -O 2 files < <(ldd "$WORK/$binary" | grep -o '/[^ ]*' | sed 's/.*/&=&/')
+        fi
+        TMPDIR=$WORK scratch_image "$IMAGE_REGISTRY/$binary:$IMAGE_VERSION" "$WORK/$binary" "${files[@]}" >"$WORK/tar"
+        mv "$WORK/tar" "$IMAGES/$binary.tar"
         echo "$IMAGES/$binary.tar"
     done
 }

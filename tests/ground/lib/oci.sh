@@ -72,7 +72,11 @@ scratch_image() (
     mkdir "$dir/root"
     mkdir -m 1777 "$dir/root/tmp"
     install -m 0755 -t "$dir/root" "$binary"
-    for pair; do install -D -m 0644 "${pair%%=*}" "$dir/root/${pair#*=}"; done
+    for pair; do
+        mode=0644
+        [[ ! -x ${pair%%=*} ]] || mode=0755
+        install -D -m "$mode" "${pair%%=*}" "$dir/root/${pair#*=}"
+    done
     find "$dir/root" -mindepth 1 -type d ! -name tmp -exec chmod 0755 {} +
     chmod 0755 "$dir/root"
     oci_tar "$dir/root" . >"$dir/layer"
