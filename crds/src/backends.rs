@@ -2,9 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::schema::{DURATION, NAME};
+use crate::schema::{DURATION, HOST_PORT, NAME};
 
 /// A Secret in the namespace of the `MessagingCluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +17,23 @@ pub struct SecretReference {
 /// Kafka: where it is, how to log in, and the topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!(self.?provider.orValue('Kafka') in ['Msk', 'MskServerless']) || self.?tls.?enabled.orValue(true)",
+        "message": "Msk and MskServerless are always encrypted: leave tls out, or set enabled: true",
+        "fieldPath": ".tls.enabled",
+    },
+    {
+        "rule": "self.?provider.orValue('Kafka') != 'MskServerless' || self.?authentication.?type.orValue('None') == 'AwsIam'",
+        "message": "MskServerless takes type: AwsIam only",
+        "fieldPath": ".authentication",
+    },
+    {
+        "rule": "self.?authentication.?type.orValue('None') != 'Mtls' || self.?provider.orValue('Kafka') == 'Msk' || self.?tls.?enabled.orValue(false)",
+        "message": "Mtls needs tls with enabled: true",
+        "fieldPath": ".tls",
+    },
+]))]
 pub struct Kafka {
     /// Kind of Kafka: decides which settings of topics may be altered and how often new topics are replicated. Kafka when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,7 +42,7 @@ pub struct Kafka {
     /// Brokers to begin with, each as host:port.
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(min = 3, max = 261), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}$")),
+        inner(length(min = 3, max = 261), regex(pattern = HOST_PORT)),
         extend("x-kubernetes-list-type" = "set")
     )]
     pub bootstrap_servers: Vec<String>,
@@ -112,7 +128,6 @@ pub enum KafkaAuthenticationMethod {
 /// What the operator does with the topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = topics_rules()))]
 pub struct Topics {
     /// Managed: the operator creates and changes them; External: it looks and reports. Managed when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,25 +166,6 @@ pub struct Topics {
     /// The topic of records that nobody could read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<Topic>,
-}
-
-fn topics_rules() -> Value {
-    let mut rules = vec![json!({
-        "rule": "has(self.prefix) == has(oldSelf.prefix) && (has(self.prefix) ? self.prefix == oldSelf.prefix : true)",
-        "message": "the prefix of topics cannot be changed: the records would be left behind",
-        "fieldPath": ".prefix",
-    })];
-    for topic in ["messages", "memberships", "chats", "deadLetters"] {
-        rules.push(json!({
-            "rule": format!(
-                "has(oldSelf.{topic}) && has(oldSelf.{topic}.partitions) ? has(self.{topic}) && has(self.{topic}.partitions) && \
-                 self.{topic}.partitions >= oldSelf.{topic}.partitions : true"
-            ),
-            "message": "partitions never fall: a topic can't give partitions back",
-            "fieldPath": format!(".{topic}"),
-        }));
-    }
-    Value::Array(rules)
 }
 
 /// One topic.
@@ -252,13 +248,6 @@ pub struct DynamoDb {
 /// What the operator does with the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "has(self.prefix) == has(oldSelf.prefix) && (has(self.prefix) ? self.prefix == oldSelf.prefix : true)",
-        "message": "the prefix of tables cannot be changed: the data would be left behind",
-        "fieldPath": ".prefix",
-    },
-]))]
 pub struct Tables {
     /// Managed: the operator creates and changes them; External: it looks and reports. Managed when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -330,7 +319,7 @@ pub enum BillingMode {
 #[serde(rename_all = "camelCase")]
 pub struct Redis {
     /// The primary, as host:port.
-    #[schemars(length(min = 3, max = 261), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}$"))]
+    #[schemars(length(min = 3, max = 261), regex(pattern = HOST_PORT))]
     pub endpoint: String,
 
     /// Encryption on the way to Redis.

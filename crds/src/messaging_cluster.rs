@@ -123,47 +123,56 @@ pub struct MessagingClusterSpec {
     pub mode: Option<Mode>,
 }
 
+/// The topics as the spec names them, and the partitions of each where the spec says nothing.
+const PARTITIONS: [(&str, u32); 4] = [("messages", 64), ("memberships", 16), ("chats", 16), ("deadLetters", 8)];
+
 fn rules() -> Value {
-    // Each absent field counts with its default: 64 partitions, 2 pods.
-    let partitions = "(has(self.kafka.topics) && has(self.kafka.topics.messages) && has(self.kafka.topics.messages.partitions) \
-                      ? self.kafka.topics.messages.partitions : 64)";
-    json!([
-        {
-            "rule": format!("!has(self.fanout) || !has(self.fanout.replicas) || self.fanout.replicas <= {partitions}"),
+    // Each absent field counts with its default, or leaving it out would be a way around a rule.
+    let partitions =
+        |spec: &str, topic: &str, default: u32| format!("{spec}.kafka.?topics.?{topic}.?partitions.orValue({default})");
+    // Texts are compared where they lie: of the value of an optional the API server assumes any length, and refuses the cost.
+    let same = |parent: &str| {
+        let has = |spec: &str| format!("has({spec}.{parent}) && has({spec}.{parent}.prefix)");
+        let (new, old) = (has("self"), has("oldSelf"));
+        format!("{new} ? {old} && self.{parent}.prefix == oldSelf.{parent}.prefix : !({old})")
+    };
+    let [(messages, default), ..] = PARTITIONS;
+    let consumed = partitions("self", messages, default);
+    let mut rules = vec![
+        json!({
+            "rule": format!("self.?fanout.?replicas.orValue(0) <= {consumed}"),
             "message": "fanout.replicas must not be above kafka.topics.messages.partitions: pods beyond it would be idle",
             "fieldPath": ".fanout.replicas",
-        },
-        {
-            "rule": format!("!has(self.fanout) || !has(self.fanout.autoscaling) || self.fanout.autoscaling.max <= {partitions}"),
+        }),
+        json!({
+            "rule": format!("self.?fanout.?autoscaling.?max.orValue(0) <= {consumed}"),
             "message": "fanout.autoscaling.max must not be above kafka.topics.messages.partitions: pods beyond it would be idle",
             "fieldPath": ".fanout.autoscaling.max",
-        },
-        {
+        }),
+        json!({
             "rule": "!has(self.routing) || self.routing.type == 'None' || has(self.domain)",
             "message": "a route needs a domain",
             "fieldPath": ".domain",
-        },
-        {
-            "rule": "has(self.kafka.topics) && has(self.kafka.topics.prefix) \
-                     ? has(oldSelf.kafka.topics) && has(oldSelf.kafka.topics.prefix) \
-                     : !(has(oldSelf.kafka.topics) && has(oldSelf.kafka.topics.prefix))",
+        }),
+        json!({
+            "rule": same("kafka.topics"),
             "message": "the prefix of topics cannot be changed: the records would be left behind",
-            "fieldPath": ".kafka.topics",
-        },
-        {
-            "rule": "has(self.dynamodb.tables) && has(self.dynamodb.tables.prefix) \
-                     ? has(oldSelf.dynamodb.tables) && has(oldSelf.dynamodb.tables.prefix) \
-                     : !(has(oldSelf.dynamodb.tables) && has(oldSelf.dynamodb.tables.prefix))",
+            "fieldPath": ".kafka.topics.prefix",
+        }),
+        json!({
+            "rule": same("dynamodb.tables"),
             "message": "the prefix of tables cannot be changed: the data would be left behind",
-            "fieldPath": ".dynamodb.tables",
-        },
-        {
-            "rule": "has(oldSelf.kafka.topics) && has(oldSelf.kafka.topics.messages) && has(oldSelf.kafka.topics.messages.partitions) \
-                     ? has(self.kafka.topics) : true",
-            "message": "partitions never fall: a topic can't give partitions back",
-            "fieldPath": ".kafka.topics",
-        },
-    ])
+            "fieldPath": ".dynamodb.tables.prefix",
+        }),
+    ];
+    for (topic, default) in PARTITIONS {
+        rules.push(json!({
+            "rule": format!("{} >= {}", partitions("self", topic, default), partitions("oldSelf", topic, default)),
+            "message": format!("partitions never fall: a topic can't give partitions back ({default} when absent)"),
+            "fieldPath": format!(".kafka.topics.{topic}.partitions"),
+        }));
+    }
+    Value::Array(rules)
 }
 
 /// Where the images come from.
@@ -286,4 +295,18 @@ pub enum Mode {
     Apply,
     /// It writes into status.plan what it would change.
     Plan,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_partitions_count_as_the_topics_default() {
+        use proto::topics::Topic;
+        let topics = [Topic::MessagesPersisted, Topic::MembershipsChanged, Topic::ChatsCreated, Topic::DeadLetters];
+        for (topic, (name, partitions)) in topics.into_iter().zip(PARTITIONS) {
+            assert_eq!(topic.default_partitions(), partitions, "{name}");
+        }
+    }
 }

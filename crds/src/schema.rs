@@ -8,6 +8,9 @@ use crate::{MessagingCluster, SCHEMA_HASH};
 /// A name of Kubernetes.
 pub const NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
+/// A host and a port from 1 to 65535.
+pub const HOST_PORT: &str = r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
+
 /// A length of time: one or more whole numbers with their units, as 90s or 1h30m.
 pub const DURATION: &str = r"^([0-9]{1,9}(ms|s|m|h|d))+$";
 
