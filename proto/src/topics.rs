@@ -1,4 +1,6 @@
-//! Kafka: topic names, partition of a chat, header names.
+//! Kafka: topic names and what a topic keeps, partition of a chat, header names.
+
+use std::time::Duration;
 
 /// Virtual buckets between a chat and its partition; fixed for ever (events-kafka §3).
 pub const BUCKETS: u32 = 4096;
@@ -37,6 +39,25 @@ impl Topic {
             Self::MessagesPersisted => 64,
             Self::MembershipsChanged | Self::ChatsCreated => 16,
             Self::DeadLetters => 8,
+        }
+    }
+
+    /// How long records are kept unless somebody says otherwise (events-kafka §2).
+    pub fn default_retention(self) -> Duration {
+        const DAY: Duration = Duration::from_hours(24);
+        match self {
+            Self::MessagesPersisted | Self::MembershipsChanged | Self::ChatsCreated => 7 * DAY,
+            Self::DeadLetters => 30 * DAY,
+        }
+    }
+
+    /// Bytes of records that each partition keeps, whatever their age (events-kafka §2).
+    pub fn retention_bytes(self) -> u64 {
+        const GIBIBYTE: u64 = 1 << 30;
+        match self {
+            Self::MessagesPersisted => 100 * GIBIBYTE,
+            Self::MembershipsChanged | Self::ChatsCreated => 10 * GIBIBYTE,
+            Self::DeadLetters => 50 * GIBIBYTE,
         }
     }
 }

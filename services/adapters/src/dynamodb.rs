@@ -1,5 +1,6 @@
 //! The store: settings, client, and a port a file.
 
+pub mod admin;
 pub(crate) mod attributes;
 pub mod chat_list;
 pub mod chats;

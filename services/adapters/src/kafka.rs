@@ -1,6 +1,8 @@
 //! The log: settings, and a port a file.
 
+pub mod admin;
 pub mod dead_letters;
+pub mod layout;
 pub mod publisher;
 pub mod source;
 

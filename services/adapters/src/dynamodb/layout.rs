@@ -1,15 +1,11 @@
 //! The tables, their keys and indexes: written once, used by the services and by whoever creates them (data-model §3).
 
-use aws_sdk_dynamodb::{
-    error::SdkError,
-    operation::create_table::CreateTableError,
-    types::{
-        AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-        ScalarAttributeType, TableStatus, TimeToLiveSpecification,
-    },
-};
+use std::collections::BTreeMap;
 
-use super::Store;
+use super::{
+    Store,
+    admin::{Admin, Billing, Error, Status, Switch, TableSpec},
+};
 
 /// A table, by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -215,64 +211,26 @@ impl Store {
     }
 
     async fn create_table(&self, table: Table) -> anyhow::Result<()> {
-        let (name, definition) = (self.table(table), table.definition());
-        let index_keys = definition.indexes.iter().flat_map(|index| std::iter::once(index.partition).chain(index.sort));
-        let mut keys: Vec<Key> =
-            std::iter::once(definition.partition).chain(definition.sort).chain(index_keys).collect();
-        keys.sort_by_key(|key| key.0);
-        keys.dedup();
-
-        let mut request = self.client.create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
-        for Key(attribute, kind) in keys {
-            let kind = match kind {
-                KeyKind::Text => ScalarAttributeType::S,
-                KeyKind::Number => ScalarAttributeType::N,
-            };
-            let attribute = AttributeDefinition::builder().attribute_name(attribute).attribute_type(kind).build()?;
-            request = request.attribute_definitions(attribute);
-        }
-        request = request.set_key_schema(Some(key_schema(definition.partition, definition.sort)?));
-        for index in definition.indexes {
-            let projection = match index.projection {
-                IndexProjection::All => ProjectionType::All,
-                IndexProjection::KeysOnly => ProjectionType::KeysOnly,
-            };
-            let index = GlobalSecondaryIndex::builder()
-                .index_name(index.name)
-                .set_key_schema(Some(key_schema(index.partition, index.sort)?))
-                .projection(Projection::builder().projection_type(projection).build())
-                .build()?;
-            request = request.global_secondary_indexes(index);
-        }
-        match request.send().await {
-            Ok(_) => {}
-            Err(SdkError::ServiceError(error))
-                if matches!(error.err(), CreateTableError::ResourceInUseException(_)) =>
-            {
-                return Ok(());
-            }
+        let (admin, name, definition) = (Admin::of(self.client.clone()), self.table(table), table.definition());
+        let spec = TableSpec {
+            name: name.clone(),
+            definition,
+            billing: Billing::OnDemand,
+            deletion_protection: Switch::Off,
+            tags: BTreeMap::new(),
+        };
+        match admin.create(&spec).await {
+            Ok(()) => {}
+            // Somebody else is making the tables.
+            Err(Error::InUse { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        loop {
-            let described = self.client.describe_table().table_name(&name).send().await?;
-            if described.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
-                break;
-            }
+        while admin.status(&name).await? != Some(Status::Active) {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         if let Some(attribute) = definition.ttl {
-            let ttl = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(true).build()?;
-            self.client.update_time_to_live().table_name(&name).time_to_live_specification(ttl).send().await?;
+            admin.set_ttl(&name, attribute, Switch::On).await?;
         }
         Ok(())
     }
-}
-
-fn key_schema(partition: Key, sort: Option<Key>) -> anyhow::Result<Vec<KeySchemaElement>> {
-    let element = |key: Key, kind| KeySchemaElement::builder().attribute_name(key.0).key_type(kind).build();
-    let mut schema = vec![element(partition, KeyType::Hash)?];
-    if let Some(sort) = sort {
-        schema.push(element(sort, KeyType::Range)?);
-    }
-    Ok(schema)
 }
