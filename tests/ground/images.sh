@@ -41,7 +41,7 @@ compile() {
     if [[ $IMAGE_PROFILE == release ]]; then
         # Static glibc: names are resolved inside libc since 2.34, so it needs no library at run time.
         # Paths of this machine stay out of the binaries.
-        CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$IMAGE_TARGET_DIR=/target" \
+        OPENSSL_STATIC=1 CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$IMAGE_TARGET_DIR=/target" \
             RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$ROOT=/source" \
             cargo build --locked --release --target "$TARGET" "${arguments[@]}" >&2
     else

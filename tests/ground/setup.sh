@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the platform needs on this machine, or names it: a C and C++ compiler, make, a redis-server.
+# Installs what the platform needs on this machine, or names it: a C and C++ compiler, make, OpenSSL, a redis-server.
 # Rust itself comes from rustup, which reads rust-toolchain.toml. Changes nothing when all is there.
 set -eu
 
@@ -11,11 +11,19 @@ fail() {
 command -v cargo >/dev/null 2>&1 ||
     fail "cargo is missing: install Rust with rustup, see https://rustup.rs"
 
+# has TOOL: is it here?
+has() {
+    case "$(uname -s) $1" in
+    "Darwin pkg-config" | "Darwin libssl-dev") true ;; # comes with Homebrew's redis
+    *libssl-dev) pkg-config --exists openssl 2>/dev/null ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
 missing=""
-command -v cc >/dev/null 2>&1 || missing="$missing cc"
-command -v c++ >/dev/null 2>&1 || missing="$missing c++"
-command -v make >/dev/null 2>&1 || missing="$missing make"
-command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+for tool in cc c++ make pkg-config libssl-dev redis-server; do
+    has "$tool" || missing="$missing $tool"
+done
 [ -n "$missing" ] || exit 0
 echo "setup: missing here:$missing"
 
@@ -53,6 +61,6 @@ Linux)
 esac
 
 for tool in $missing; do
-    command -v "$tool" >/dev/null 2>&1 || fail "$tool is still missing"
+    has "$tool" || fail "$tool is still missing"
 done
 echo "setup: installed:$missing"

@@ -156,6 +156,7 @@ impl From<Unsupported> for Error {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library has hundreds of codes")]
 impl From<Failure> for Error {
     fn from(Failure { code, why }: Failure) -> Self {
         let why = if why.is_empty() { code.to_string() } else { why };
@@ -250,7 +251,7 @@ impl Admin {
             for (name, settings) in settings {
                 let Some(shape) = there.remove(&name) else { continue };
                 let state = match settings.map_err(Error::from) {
-                    Ok(settings) => Ok(Some(state(shape, settings))),
+                    Ok(settings) => Ok(Some(state(&shape, settings))),
                     // It went between the two requests.
                     Err(Error::NotFound) => Ok(None),
                     Err(error) => Err(error),
@@ -333,7 +334,8 @@ fn outcomes(answers: Answers<()>) -> Outcomes {
     answers.into_iter().map(|(name, answer)| (name, answer.map_err(Error::from))).collect()
 }
 
-fn state(shape: TopicShape, settings: Vec<Setting>) -> TopicState {
+#[expect(clippy::wildcard_enum_match_arm, reason = "whoever else set it, it was not on this topic")]
+fn state(shape: &TopicShape, settings: Vec<Setting>) -> TopicState {
     let id = shape.id.map(|(most, least)| {
         let bits = (u128::from(most.cast_unsigned()) << 64) | u128::from(least.cast_unsigned());
         URL_SAFE_NO_PAD.encode(bits.to_be_bytes())

@@ -116,14 +116,15 @@ where
         }
         let why = DisplayErrorContext(&error).to_string();
         let lower = why.to_lowercase();
-        match error {
-            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_)
-                if lower.contains("credential") || lower.contains("identity") =>
-            {
-                Self::AuthenticationFailed { why: short(&why) }
-            }
-            SdkError::ConstructionFailure(_) => Self::Refused { why: short(&why) },
-            _ => Self::Unreachable { why: short(&why) },
+        let is_identity = lower.contains("credential") || lower.contains("identity");
+        let is_construction = matches!(error, SdkError::ConstructionFailure(_));
+        let why = short(&why);
+        if is_identity && (is_construction || matches!(error, SdkError::DispatchFailure(_))) {
+            Self::AuthenticationFailed { why }
+        } else if is_construction {
+            Self::Refused { why }
+        } else {
+            Self::Unreachable { why }
         }
     }
 }

@@ -65,7 +65,7 @@ impl Native {
         let topics = unsafe { c::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
         let answer =
             self.call(RDKafkaAdminOp::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, Mode::Do, within, |options, queue| unsafe {
-                c::rd_kafka_DescribeTopics(self.client.native_ptr(), topics, options, queue)
+                c::rd_kafka_DescribeTopics(self.client.native_ptr(), topics, options, queue);
             });
         unsafe { c::rd_kafka_TopicCollection_destroy(topics) };
         let answer = answer?;
@@ -109,7 +109,7 @@ impl Native {
         mode: Mode,
         within: Duration,
     ) -> Result<Answers<()>, Failure> {
-        let mut made = Owned::new(c::rd_kafka_NewTopic_destroy);
+        let mut news = Owned::new(c::rd_kafka_NewTopic_destroy);
         for topic in topics {
             let partitions = c_int::try_from(topic.partitions).unwrap_or(c_int::MAX);
             let replicas = topic.replication_factor.map_or(-1, c_int::from);
@@ -119,7 +119,7 @@ impl Native {
             let new = unsafe {
                 c::rd_kafka_NewTopic_new(name.as_ptr(), partitions, replicas, words.as_mut_ptr(), words.len())
             };
-            made.take(new, &words)?;
+            news.take(new, &words)?;
             for (key, value) in &topic.configs {
                 let (key, value) = (c_text(key)?, c_text(value)?);
                 let code = unsafe { c::rd_kafka_NewTopic_set_config(new, key.as_ptr(), value.as_ptr()) };
@@ -128,7 +128,7 @@ impl Native {
         }
         let op = RDKafkaAdminOp::RD_KAFKA_ADMIN_OP_CREATETOPICS;
         let answer = self.call(op, mode, within, |options, queue| unsafe {
-            let (items, count) = made.parts();
+            let (items, count) = news.parts();
             c::rd_kafka_CreateTopics(self.client.native_ptr(), items, count, options, queue);
         })?;
         let mut count = 0;
@@ -144,17 +144,17 @@ impl Native {
         mode: Mode,
         within: Duration,
     ) -> Result<Answers<()>, Failure> {
-        let mut made = Owned::new(c::rd_kafka_NewPartitions_destroy);
+        let mut news = Owned::new(c::rd_kafka_NewPartitions_destroy);
         for (name, partitions) in topics {
             let count = usize::try_from(*partitions).unwrap_or(usize::MAX);
             let name = c_text(name)?;
             let mut words = Words::new();
             let new = unsafe { c::rd_kafka_NewPartitions_new(name.as_ptr(), count, words.as_mut_ptr(), words.len()) };
-            made.take(new, &words)?;
+            news.take(new, &words)?;
         }
         let op = RDKafkaAdminOp::RD_KAFKA_ADMIN_OP_CREATEPARTITIONS;
         let answer = self.call(op, mode, within, |options, queue| unsafe {
-            let (items, count) = made.parts();
+            let (items, count) = news.parts();
             c::rd_kafka_CreatePartitions(self.client.native_ptr(), items, count, options, queue);
         })?;
         let mut count = 0;
@@ -405,10 +405,11 @@ fn c_text(text: &str) -> Result<CString, Failure> {
 }
 
 fn outcome(code: c::rd_kafka_resp_err_t, words: Option<String>) -> Result<(), Failure> {
-    match RDKafkaErrorCode::from(code) {
-        RDKafkaErrorCode::NoError => Ok(()),
-        code => Err(Failure { code, why: words.unwrap_or_else(|| code.to_string()) }),
+    let code = RDKafkaErrorCode::from(code);
+    if code == RDKafkaErrorCode::NoError {
+        return Ok(());
     }
+    Err(Failure { code, why: words.unwrap_or_else(|| code.to_string()) })
 }
 
 /// SAFETY: `text` is null or a text that ends.
