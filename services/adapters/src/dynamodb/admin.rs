@@ -198,7 +198,11 @@ impl Admin {
             return Ok(Some(state));
         }
         let arn = state.arn.clone();
-        let gathered = tokio::try_join!(self.ttl(name), self.point_in_time_recovery(name), self.tags(arn.as_deref()));
+        let gathered = tokio::try_join!(
+            Box::pin(self.ttl(name)),
+            Box::pin(self.point_in_time_recovery(name)),
+            Box::pin(self.tags(arn.as_deref())),
+        );
         match gathered {
             Ok((ttl, recovery, tags)) => {
                 (state.ttl, state.point_in_time_recovery, state.tags) = (ttl, recovery, tags);
