@@ -3,6 +3,7 @@
 # Kind's where Docker runs (kind-config.yaml), else that of cluster.sh, which needs root.
 #   local.sh up      starts what is missing, loads the images that `make images` made, says how to go on
 #   local.sh status
+#   local.sh kind ARGUMENT...
 #   local.sh down    ends it, deletes its data
 
 # shellcheck source-path=SCRIPTDIR
@@ -80,6 +81,11 @@ cmd_status() {
     fi
 }
 
+cmd_kind() {
+    find_kind
+    exec kind "$@"
+}
+
 cmd_down() {
     if has_docker; then
         find_kind
@@ -91,6 +97,6 @@ cmd_down() {
 
 (($#)) || usage
 case $1 in
-up | status | down) "cmd_$1" ;;
+up | status | kind | down) "cmd_$1" "${@:2}" ;;
 *) usage ;;
 esac

@@ -124,7 +124,7 @@ wait_for() {
             tail -n 20 "$LOGS/$WAIT_ON.log" >&2
             die "$what: $WAIT_ON ended; see $LOGS"
         }
-        ((SECONDS < deadline)) || die "$what: not there in time; see $LOGS"
+        ((SECONDS < deadline)) || die "$what: not there in time${LOGS:+; see $LOGS}"
         sleep 0.05
     done
 }
