@@ -1,6 +1,7 @@
 //! The only code that names a backing system: each port of `domain` on the system that serves it.
 
 #[cfg(test)]
+#[macro_use]
 mod contract;
 pub mod dynamodb;
 pub mod kafka;

@@ -11,12 +11,12 @@ use domain::{
 };
 use platform::clock::SystemIds;
 
+use super::On;
 use super::chats::{World, cause, user, users};
 use crate::dynamodb::{chat_list::ChatList, layout::Table};
 
-#[tokio::test]
-async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark() {
-    let world = World::start().await;
+async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark(on: On) {
+    let world = World::start(on).await;
     let (ada, ben) = (user(), user());
     let list = ChatList::new(world.store.clone(), Arc::new(SystemIds));
     let answer = world.chats.create_direct(ChatId::new(&SystemIds), ben, &cause(ada)).await.expect("created");
@@ -76,9 +76,8 @@ async fn a_listed_chat_has_its_head_its_last_message_and_the_members_watermark()
     assert_eq!(list.chat(ada, chat.id).await.expect("read").expect("there").acked, None, "a watermark is personal");
 }
 
-#[tokio::test]
-async fn more_chats_than_one_batch_holds_are_all_listed() {
-    let world = World::start().await;
+async fn more_chats_than_one_batch_holds_are_all_listed(on: On) {
+    let world = World::start(on).await;
     let owner = user();
     let list = ChatList::new(world.store.clone(), Arc::new(SystemIds));
     let mut made = Vec::new();
@@ -93,4 +92,9 @@ async fn more_chats_than_one_batch_holds_are_all_listed() {
     made.sort();
     assert_eq!(listed, made);
     assert_eq!(list.chat(owner, unknown).await.expect("read"), None);
+}
+
+on_every_store! {
+    a_listed_chat_has_its_head_its_last_message_and_the_members_watermark,
+    more_chats_than_one_batch_holds_are_all_listed,
 }

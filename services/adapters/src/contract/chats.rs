@@ -17,7 +17,7 @@ use domain::{
 };
 use platform::{Process, clock::SystemIds};
 
-use super::store;
+use super::{On, store};
 use crate::dynamodb::{Store, attributes::Item, chats::Chats, layout::Table, outbox::Outbox};
 
 /// A store with the ports under test on it.
@@ -29,8 +29,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn start() -> Self {
-        let (process, store) = store::start().await;
+    pub(crate) async fn start(on: On) -> Self {
+        let (process, store) = store::start(on).await;
         let chats = Arc::new(Chats::new(store.clone(), Arc::new(SystemIds)));
         let outbox = Arc::new(Outbox::new(store.clone(), Arc::new(SystemIds)));
         Self { process, store, chats, outbox }
@@ -100,9 +100,8 @@ fn kind<T>(result: &Result<T, Error>) -> Option<ErrorKind> {
     result.as_ref().err().map(Error::kind)
 }
 
-#[tokio::test]
-async fn two_users_have_one_direct_chat_whoever_asks_first() {
-    let world = World::start().await;
+async fn two_users_have_one_direct_chat_whoever_asks_first(on: On) {
+    let world = World::start(on).await;
     let (ada, ben) = (user(), user());
     let asks = (0..16).map(|ask| {
         let chats = world.chats.clone();
@@ -133,9 +132,8 @@ async fn two_users_have_one_direct_chat_whoever_asks_first() {
     assert_eq!(world.chats.chat(chat.id).await.expect("read").as_ref(), Some(chat));
 }
 
-#[tokio::test]
-async fn a_direct_chat_keeps_its_members() {
-    let world = World::start().await;
+async fn a_direct_chat_keeps_its_members(on: On) {
+    let world = World::start(on).await;
     let (ada, ben) = (user(), user());
     let answer = world.chats.create_direct(ChatId::new(&SystemIds), ben, &cause(ada)).await.expect("created");
     let DirectChat::Created(chat) = answer else { panic!("{answer:?}") };
@@ -145,9 +143,8 @@ async fn a_direct_chat_keeps_its_members() {
     assert_eq!(world.members(chat.id).await.len(), 2);
 }
 
-#[tokio::test]
-async fn the_last_place_of_a_group_is_given_once() {
-    let world = World::start().await;
+async fn the_last_place_of_a_group_is_given_once(on: On) {
+    let world = World::start(on).await;
     let owner = user();
     let group = world.group(owner, &users(98)).await;
     assert_eq!(world.count(group).await, 99);
@@ -164,9 +161,8 @@ async fn the_last_place_of_a_group_is_given_once() {
     assert_eq!(world.members(group).await.len(), 100);
 }
 
-#[tokio::test]
-async fn adding_somebody_twice_at_once_adds_them_once() {
-    let world = World::start().await;
+async fn adding_somebody_twice_at_once_adds_them_once(on: On) {
+    let world = World::start(on).await;
     let (owner, who) = (user(), user());
     let group = world.group(owner, &users(2)).await;
     let adds: Vec<_> = (0..8)
@@ -186,9 +182,8 @@ async fn adding_somebody_twice_at_once_adds_them_once() {
     assert_eq!(world.count(group).await, 4);
 }
 
-#[tokio::test]
-async fn adding_and_removing_somebody_at_once_leaves_a_count_that_is_true() {
-    let world = World::start().await;
+async fn adding_and_removing_somebody_at_once_leaves_a_count_that_is_true(on: On) {
+    let world = World::start(on).await;
     let owner = user();
     let group = world.group(owner, &users(3)).await;
     for _ in 0..10 {
@@ -209,9 +204,8 @@ async fn adding_and_removing_somebody_at_once_leaves_a_count_that_is_true() {
     }
 }
 
-#[tokio::test]
-async fn the_owner_stays_and_a_role_that_changed_meanwhile_is_noticed() {
-    let world = World::start().await;
+async fn the_owner_stays_and_a_role_that_changed_meanwhile_is_noticed(on: On) {
+    let world = World::start(on).await;
     let (owner, admin) = (user(), user());
     let group = world.group(owner, &users(1)).await;
     world.chats.add_member(group, admin, Role::Admin, 100, &cause(owner)).await.expect("added");
@@ -226,9 +220,8 @@ async fn the_owner_stays_and_a_role_that_changed_meanwhile_is_noticed() {
     assert_eq!(world.members(group).await.len(), 3);
 }
 
-#[tokio::test]
-async fn changes_of_a_chat_are_in_the_outbox_in_their_order() {
-    let world = World::start().await;
+async fn changes_of_a_chat_are_in_the_outbox_in_their_order(on: On) {
+    let world = World::start(on).await;
     let owner = user();
     let group = world.group(owner, &users(1)).await;
     let who = users(6);
@@ -266,4 +259,14 @@ async fn changes_of_a_chat_are_in_the_outbox_in_their_order() {
         assert_eq!(change.member_count_after, count, "{entry:?}");
     }
     assert_eq!(left, who);
+}
+
+on_every_store! {
+    two_users_have_one_direct_chat_whoever_asks_first,
+    a_direct_chat_keeps_its_members,
+    the_last_place_of_a_group_is_given_once,
+    adding_somebody_twice_at_once_adds_them_once,
+    adding_and_removing_somebody_at_once_leaves_a_count_that_is_true,
+    the_owner_stays_and_a_role_that_changed_meanwhile_is_noticed,
+    changes_of_a_chat_are_in_the_outbox_in_their_order,
 }

@@ -1,6 +1,7 @@
 //! Contract of `EventPublisher`: order, agreed partitions, confirmations that survive an absent broker.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,12 @@ use rdkafka::{
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 
-use crate::kafka::{Config, publisher::Publisher};
+use super::{On, ground};
+use crate::kafka::{
+    Config,
+    admin::{Admin, Connection, Mode, Security, TopicSpec},
+    publisher::Publisher,
+};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -30,7 +36,39 @@ pub(crate) struct Found {
     pub(crate) headers: Vec<(String, String)>,
 }
 
-pub(crate) fn start(topics: &[(Topic, u32)]) -> (Log, Config) {
+/// A log with these topics, which ends or stays as its system does.
+pub(crate) async fn start(on: On, topics: &[(Topic, u32)]) -> (Option<Log>, Config) {
+    match on {
+        On::Embedded => {
+            let (log, config) = embedded(topics);
+            (Some(log), config)
+        }
+        On::Real => (None, kafka(topics).await),
+    }
+}
+
+async fn kafka(topics: &[(Topic, u32)]) -> Config {
+    let config = Config::new(ground::kafka().plain.clone(), format!("{}.", ground::apart()));
+    let connection = Connection { brokers: config.log_brokers.clone(), security: Security::default(), within: WITHIN };
+    let admin = Admin::new(&connection).expect("an admin");
+    let spec = |(topic, count): &(Topic, u32)| TopicSpec {
+        name: config.topic(*topic),
+        partitions: *count,
+        replication_factor: Some(1),
+        configs: BTreeMap::new(),
+    };
+    let made = admin.create(topics.iter().map(spec).collect(), Mode::Do).await.expect("asked");
+    assert!(made.values().all(Result::is_ok), "{made:?}");
+    let names: Vec<String> = made.into_keys().collect();
+    let deadline = Instant::now() + WITHIN;
+    while !admin.describe(&names).await.expect("described").values().all(|topic| matches!(topic, Ok(Some(_)))) {
+        assert!(Instant::now() < deadline, "{names:?} do not appear");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    config
+}
+
+pub(crate) fn embedded(topics: &[(Topic, u32)]) -> (Log, Config) {
     let named: Vec<_> = topics.iter().map(|(topic, count)| (format!("test.{}", topic.name()), *count)).collect();
     let log = Log::start(&named).expect("loopback");
     let config = Config::new(log.brokers.clone(), "test.");
@@ -90,9 +128,8 @@ async fn confirmed(confirmations: Vec<Confirmation>) -> Vec<Result<(), PublishFa
     answers
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_of_a_key_are_written_in_order_with_their_headers() {
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 4)]);
+async fn records_of_a_key_are_written_in_order_with_their_headers(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 4)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let taken: Vec<_> = (0..300)
@@ -110,10 +147,9 @@ async fn records_of_a_key_are_written_in_order_with_their_headers() {
     process.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_lies_in_the_agreed_partition_of_its_chat() {
+async fn a_record_lies_in_the_agreed_partition_of_its_chat(on: On) {
     let vectors = [("chat_abc123", 22), ("chat_xyz789", 42), ("chat_测试", 31), ("chat_🎉🎊", 45), ("abcde", 29)];
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 64)]);
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 64)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let taken = vectors.iter().map(|(chat, _)| publisher.publish(record(chat, *chat)).expect("taken")).collect();
@@ -126,7 +162,7 @@ async fn a_record_lies_in_the_agreed_partition_of_its_chat() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_taken_while_the_broker_is_away_are_confirmed_when_it_is_back() {
-    let (log, config) = start(&[(Topic::MessagesPersisted, 1)]);
+    let (log, config) = embedded(&[(Topic::MessagesPersisted, 1)]);
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let first = publisher.publish(record("chat_a", "0")).expect("taken");
@@ -146,7 +182,7 @@ async fn records_taken_while_the_broker_is_away_are_confirmed_when_it_is_back() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publisher_starts_without_a_broker_and_a_full_queue_takes_nothing_more() {
-    let (log, mut config) = start(&[(Topic::MessagesPersisted, 1)]);
+    let (log, mut config) = embedded(&[(Topic::MessagesPersisted, 1)]);
     log.take_down().expect("down");
     config.log_queue_records = 3;
     let process = Process::new();
@@ -160,9 +196,8 @@ async fn a_publisher_starts_without_a_broker_and_a_full_queue_takes_nothing_more
     process.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_record_does_not_end_the_producer() {
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 1)]);
+async fn a_refused_record_does_not_end_the_producer(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let huge = vec![b'x'; 2_000_000];
@@ -206,9 +241,8 @@ async fn retaken(publisher: &Arc<Publisher>, value: &str) -> Confirmation {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopping_process_writes_what_the_producer_holds() {
-    let (_log, mut config) = start(&[(Topic::MessagesPersisted, 1)]);
+async fn a_stopping_process_writes_what_the_producer_holds(on: On) {
+    let (_log, mut config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
     config.log_linger = Duration::from_millis(500);
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
@@ -216,4 +250,11 @@ async fn a_stopping_process_writes_what_the_producer_holds() {
     process.shut_down().await;
     assert!(confirmed(taken).await.iter().all(Result::is_ok));
     assert_eq!(publisher.publish(record("chat_a", "late")).err(), Some(PublishFailure::Fatal));
+}
+
+on_every_log! {
+    records_of_a_key_are_written_in_order_with_their_headers,
+    a_record_lies_in_the_agreed_partition_of_its_chat,
+    a_refused_record_does_not_end_the_producer,
+    a_stopping_process_writes_what_the_producer_holds,
 }

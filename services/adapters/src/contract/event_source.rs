@@ -14,7 +14,10 @@ use platform::Process;
 use prost::Message as _;
 use proto::{events::v1, topics::Topic};
 
-use super::event_publisher::{record, start};
+use super::{
+    On,
+    event_publisher::{embedded, record, start},
+};
 use crate::kafka::{
     Config,
     dead_letters::KafkaDeadLetters,
@@ -73,9 +76,8 @@ fn partition(number: i32) -> Partition {
     Partition { topic: Topic::MessagesPersisted.name(), number }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset() {
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 1)]);
+async fn records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     publish(&publisher, (0..20).map(|number| ("chat_a", number))).await;
@@ -97,9 +99,8 @@ async fn records_come_whole_and_in_order_and_a_next_member_begins_at_the_committ
     in_time(process.shut_down()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_partition_is_still_and_comes_back_without_a_loss() {
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 1)]);
+async fn a_paused_partition_is_still_and_comes_back_without_a_loss(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let source = join(&config, Topic::MessagesPersisted, &process);
@@ -114,9 +115,8 @@ async fn a_paused_partition_is_still_and_comes_back_without_a_loss() {
     in_time(process.shut_down()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked() {
-    let (_log, config) = start(&[(Topic::MessagesPersisted, 4)]);
+async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 4)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let chats: Vec<String> = (0..16).map(|number| format!("chat_{number}")).collect();
@@ -173,7 +173,7 @@ async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_w
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_absent_broker_is_waited_for() {
-    let (log, config) = start(&[(Topic::MessagesPersisted, 1)]);
+    let (log, config) = embedded(&[(Topic::MessagesPersisted, 1)]);
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let source = join(&config, Topic::MessagesPersisted, &process);
@@ -190,9 +190,8 @@ async fn an_absent_broker_is_waited_for() {
     in_time(process.shut_down()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_holds_the_record_as_it_came() {
-    let (_log, config) = start(&[(Topic::DeadLetters, 1)]);
+async fn a_dead_letter_holds_the_record_as_it_came(on: On) {
+    let (_log, config) = start(on, &[(Topic::DeadLetters, 1)]).await;
     let process = Process::new();
     let publisher = Publisher::new(&config, &process).expect("a publisher");
     let letters = KafkaDeadLetters::new(publisher, "fanout-workers", "fanout-1", WITHIN);
@@ -216,4 +215,11 @@ async fn a_dead_letter_holds_the_record_as_it_came() {
     assert_eq!(&letter.headers["event-type"][..], b"MessagePersisted");
     assert_eq!((letter.consumer_group.as_str(), letter.consumer_id.as_str()), ("fanout-workers", "fanout-1"));
     in_time(process.shut_down()).await;
+}
+
+on_every_log! {
+    records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset,
+    a_paused_partition_is_still_and_comes_back_without_a_loss,
+    a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked,
+    a_dead_letter_holds_the_record_as_it_came,
 }

@@ -10,7 +10,7 @@ use domain::{
     user::PhoneHash,
 };
 
-use super::World;
+use super::{On, World};
 use crate::dynamodb::otp_requests::OtpRequests;
 
 const PHONE: PhoneHash = PhoneHash([7; 32]);
@@ -32,9 +32,8 @@ pub(crate) fn now() -> i64 {
     platform::clock::SystemClock.now().0
 }
 
-#[tokio::test]
-async fn a_code_counts_until_it_expires() {
-    let world = World::start().await;
+async fn a_code_counts_until_it_expires(on: On) {
+    let world = World::start(on).await;
     let codes = OtpRequests::new(world.store.clone());
     let now = now();
     let first = request(1, now);
@@ -51,9 +50,8 @@ async fn a_code_counts_until_it_expires() {
     assert_eq!(tried, Attempt::Counted(second, 1), "a new code begins at no attempts");
 }
 
-#[tokio::test]
-async fn attempts_at_once_are_each_counted_up_to_the_limit() {
-    let world = World::start().await;
+async fn attempts_at_once_are_each_counted_up_to_the_limit(on: On) {
+    let world = World::start(on).await;
     let codes = OtpRequests::new(world.store.clone());
     let now = now();
     codes.issue(&request(1, now)).await.expect("issued");
@@ -69,9 +67,14 @@ async fn attempts_at_once_are_each_counted_up_to_the_limit() {
     assert_eq!(counted, [1, 2, 3, 4, 5]);
 }
 
-#[tokio::test]
-async fn a_phone_without_a_code_has_none_that_is_good() {
-    let world = World::start().await;
+async fn a_phone_without_a_code_has_none_that_is_good(on: On) {
+    let world = World::start(on).await;
     let codes = OtpRequests::new(world.store.clone());
     assert_eq!(codes.count_attempt(PHONE, Millis(now()), 5).await.expect("looked"), Attempt::NoneGood);
+}
+
+on_every_store! {
+    a_code_counts_until_it_expires,
+    attempts_at_once_are_each_counted_up_to_the_limit,
+    a_phone_without_a_code_has_none_that_is_good,
 }

@@ -11,12 +11,12 @@ use domain::{
 };
 use platform::clock::SystemIds;
 
+use super::On;
 use super::chats::{World, cause, name, user, users};
 use crate::dynamodb::outbox::Outbox;
 
-#[tokio::test]
-async fn a_group_of_one_hundred_is_whole_after_one_step() {
-    let world = World::start().await;
+async fn a_group_of_one_hundred_is_whole_after_one_step(on: On) {
+    let world = World::start(on).await;
     let (owner, invited) = (user(), users(99));
     let group = ChatId::new(&SystemIds);
     let chat = world.chats.create_group(group, &name(), &invited, &cause(owner)).await.expect("created");
@@ -34,9 +34,8 @@ async fn a_group_of_one_hundred_is_whole_after_one_step() {
     assert_eq!((members.len(), members[0]), (100, owner));
 }
 
-#[tokio::test]
-async fn another_process_finishes_a_group_that_was_left_half_made() {
-    let world = World::start().await;
+async fn another_process_finishes_a_group_that_was_left_half_made(on: On) {
+    let world = World::start(on).await;
     let group = ChatId::new(&SystemIds);
     world.chats.create_group(group, &name(), &users(250), &cause(user())).await.expect("created");
     assert!(!world.outbox.complete(group).await.expect("a step"));
@@ -57,9 +56,8 @@ async fn another_process_finishes_a_group_that_was_left_half_made() {
     assert!(world.outbox.complete(group).await.expect("nothing left"));
 }
 
-#[tokio::test]
-async fn somebody_added_while_a_group_is_being_made_is_counted_once() {
-    let world = World::start().await;
+async fn somebody_added_while_a_group_is_being_made_is_counted_once(on: On) {
+    let world = World::start(on).await;
     let (owner, invited) = (user(), users(5));
     let group = ChatId::new(&SystemIds);
     world.chats.create_group(group, &name(), &invited, &cause(owner)).await.expect("created");
@@ -71,9 +69,8 @@ async fn somebody_added_while_a_group_is_being_made_is_counted_once() {
     assert_eq!(world.chats.chat(group).await.expect("read").expect("there").member_count, 6);
 }
 
-#[tokio::test]
-async fn entries_are_read_in_order_in_pages_until_they_are_deleted() {
-    let world = World::start().await;
+async fn entries_are_read_in_order_in_pages_until_they_are_deleted(on: On) {
+    let world = World::start(on).await;
     let owner = user();
     let group = world.group(owner, &users(1)).await;
     for _ in 0..12 {
@@ -98,9 +95,8 @@ async fn entries_are_read_in_order_in_pages_until_they_are_deleted() {
     assert!(world.entries(group).await.is_empty());
 }
 
-#[tokio::test]
-async fn a_shard_has_one_holder_until_it_lets_go_or_its_lease_expires() {
-    let world = World::start().await;
+async fn a_shard_has_one_holder_until_it_lets_go_or_its_lease_expires(on: On) {
+    let world = World::start(on).await;
     let (shard, now, term) = (Shard(3), Millis(1_000_000), Duration::from_secs(6));
     let lease = |holder: &'static str, now: Millis| world.outbox.lease(shard, holder, now, now + term);
     assert!(lease("one", now).await.expect("answered"));
@@ -115,4 +111,12 @@ async fn a_shard_has_one_holder_until_it_lets_go_or_its_lease_expires() {
     world.outbox.release(shard, "two").await.expect("released");
     assert!(lease("one", now + Duration::from_secs(12)).await.expect("answered"));
     assert!(world.outbox.entries(shard, None, 10).await.expect("entries").is_empty(), "a lease is no entry");
+}
+
+on_every_store! {
+    a_group_of_one_hundred_is_whole_after_one_step,
+    another_process_finishes_a_group_that_was_left_half_made,
+    somebody_added_while_a_group_is_being_made_is_counted_once,
+    entries_are_read_in_order_in_pages_until_they_are_deleted,
+    a_shard_has_one_holder_until_it_lets_go_or_its_lease_expires,
 }

@@ -12,7 +12,7 @@ use domain::{
 use platform::clock::SystemIds;
 
 use super::{
-    World,
+    On, World,
     otp_requests::{now, request},
 };
 use crate::dynamodb::{otp_requests::OtpRequests, sessions::Sessions, users::Users};
@@ -41,9 +41,8 @@ fn person(at: i64) -> User {
     }
 }
 
-#[tokio::test]
-async fn a_login_uses_its_code_up_and_registers_a_phone_once() {
-    let world = World::start().await;
+async fn a_login_uses_its_code_up_and_registers_a_phone_once(on: On) {
+    let world = World::start(on).await;
     let (codes, users) = (OtpRequests::new(world.store.clone()), Users::new(world.store.clone()));
     let sessions = Sessions::new(world.store.clone(), Arc::new(SystemIds));
     let now = now();
@@ -80,9 +79,8 @@ async fn a_login_uses_its_code_up_and_registers_a_phone_once() {
     assert_eq!(users.user(double.id).await.expect("read"), None);
 }
 
-#[tokio::test]
-async fn tokens_rotate_once_from_each_state_and_the_last_one_is_kept() {
-    let world = World::start().await;
+async fn tokens_rotate_once_from_each_state_and_the_last_one_is_kept(on: On) {
+    let world = World::start(on).await;
     let codes = OtpRequests::new(world.store.clone());
     let sessions = Sessions::new(world.store.clone(), Arc::new(SystemIds));
     let now = now();
@@ -111,4 +109,9 @@ async fn tokens_rotate_once_from_each_state_and_the_last_one_is_kept() {
     sessions.close(begun.id).await.expect("closed again");
     assert_eq!(sessions.session(begun.id).await.expect("read"), None);
     assert!(!sessions.rotate(begun.id, winner.refresh, &next(20)).await.expect("an outcome"));
+}
+
+on_every_store! {
+    a_login_uses_its_code_up_and_registers_a_phone_once,
+    tokens_rotate_once_from_each_state_and_the_last_one_is_kept,
 }

@@ -8,7 +8,7 @@ use domain::{
 };
 use platform::clock::SystemIds;
 
-use super::World;
+use super::{On, World};
 use crate::dynamodb::{attributes::text, layout::Table, users::Users};
 
 fn hash(number: u32) -> PhoneHash {
@@ -32,9 +32,8 @@ async fn registered(world: &World, number: u32) -> User {
     user
 }
 
-#[tokio::test]
-async fn people_are_found_by_id_and_by_phone() {
-    let world = World::start().await;
+async fn people_are_found_by_id_and_by_phone(on: On) {
+    let world = World::start(on).await;
     let users = Users::new(world.store.clone());
     let (even, odd) = (registered(&world, 2).await, registered(&world, 3).await);
     assert_eq!(users.user(even.id).await.expect("read").as_ref(), Some(&even));
@@ -51,9 +50,8 @@ async fn people_are_found_by_id_and_by_phone() {
     assert_eq!((by_phone.len(), by_phone.get(&hash(2)), by_phone.get(&hash(3))), (2, Some(&even.id), Some(&odd.id)));
 }
 
-#[tokio::test]
-async fn more_people_than_one_batch_holds_are_all_found() {
-    let world = World::start().await;
+async fn more_people_than_one_batch_holds_are_all_found(on: On) {
+    let world = World::start(on).await;
     let users = Users::new(world.store.clone());
     let mut ids = Vec::new();
     for number in 0..103 {
@@ -65,9 +63,8 @@ async fn more_people_than_one_batch_holds_are_all_found() {
     assert_eq!(found, ids);
 }
 
-#[tokio::test]
-async fn only_people_who_exist_are_renamed() {
-    let world = World::start().await;
+async fn only_people_who_exist_are_renamed(on: On) {
+    let world = World::start(on).await;
     let users = Users::new(world.store.clone());
     let user = registered(&world, 3).await;
     let name = DisplayName::new("Ainhoa").expect("valid");
@@ -78,4 +75,10 @@ async fn only_people_who_exist_are_renamed() {
     let nobody = UserId::new(&SystemIds);
     assert_eq!(users.rename(nobody, &name, Millis(1)).await.expect("an outcome"), None);
     assert_eq!(users.user(nobody).await.expect("read"), None);
+}
+
+on_every_store! {
+    people_are_found_by_id_and_by_phone,
+    more_people_than_one_batch_holds_are_all_found,
+    only_people_who_exist_are_renamed,
 }

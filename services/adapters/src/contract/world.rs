@@ -10,8 +10,9 @@ use domain::{
 };
 use platform::{Process, clock::SystemClock};
 
+use super::{On, store};
 use crate::dynamodb::{
-    Config, Store,
+    Store,
     attributes::{number, text},
     layout::Table,
     message_log::write_message,
@@ -30,18 +31,8 @@ impl Drop for World {
 }
 
 impl World {
-    pub(crate) async fn start() -> Self {
-        let process = Process::new();
-        let store = embedded::Store::start(None, &process).await.expect("a store");
-        let config = Config {
-            store_table_prefix: "test-".to_owned(),
-            store_region: "us-east-1".to_owned(),
-            store_endpoint: Some(store.endpoint),
-            store_access_key: Some("test".to_owned()),
-            store_secret_key: Some(platform::Secret::new("test")),
-        };
-        let store = Store::new(&config).await;
-        store.create_tables().await.expect("tables");
+    pub(crate) async fn start(on: On) -> Self {
+        let (process, store) = store::start(on).await;
         Self { store, process }
     }
 

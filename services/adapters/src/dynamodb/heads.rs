@@ -93,9 +93,12 @@ mod tests {
     use super::*;
     use crate::contract;
 
-    #[tokio::test]
-    async fn it_keeps_the_contract() {
-        let world = contract::World::start().await;
+    async fn it_keeps_the_contract(on: contract::On) {
+        let world = contract::World::start(on).await;
         contract::heads::run(&world, &Heads::new(world.store.clone())).await;
+    }
+
+    on_every_store! {
+        it_keeps_the_contract,
     }
 }

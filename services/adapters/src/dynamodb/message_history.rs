@@ -173,11 +173,14 @@ mod tests {
     use super::*;
     use crate::contract;
 
-    #[tokio::test]
-    async fn it_keeps_the_contract() {
-        let world = contract::World::start().await;
+    async fn it_keeps_the_contract(on: contract::On) {
+        let world = contract::World::start(on).await;
         let history = MessageHistory::new(world.store.clone());
         contract::message_history::run(&world, &history).await;
         assert_eq!(history.holes().get(), 1, "the one hole of the contract was counted");
+    }
+
+    on_every_store! {
+        it_keeps_the_contract,
     }
 }
