@@ -20,9 +20,10 @@ pub mod users;
 use aws_sdk_dynamodb::{
     Client,
     config::{AppName, BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
 };
 use clap::Args;
-use platform::Secret;
+use platform::{Process, Secret, dependency};
 use std::time::Duration;
 
 /// Where the tables are.
@@ -86,8 +87,46 @@ impl Store {
         Self { client: Client::new(&loader.load().await), prefix: config.store_table_prefix.clone() }
     }
 
+    /// The process is ready only while this table can be read.
+    pub fn needed_by(&self, process: &Process, table: layout::Table) {
+        let store = self.clone();
+        dependency::watch(process, "store", move || {
+            let keys = table.definition();
+            let mut look = store.client.get_item().table_name(store.table(table));
+            for layout::Key(name, kind) in std::iter::once(keys.partition).chain(keys.sort) {
+                look = look.key(
+                    name,
+                    match kind {
+                        layout::KeyKind::Text => attributes::text("is-it-there"),
+                        layout::KeyKind::Number => attributes::number(0),
+                    },
+                );
+            }
+            let name = store.table(table);
+            async move {
+                match look.send().await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(anyhow::anyhow!("{name}: {}", why(&error))),
+                }
+            }
+        });
+    }
+
     /// A table's full name.
     pub fn table(&self, table: layout::Table) -> String {
         format!("{}{}", self.prefix, table.name())
     }
+}
+
+/// What went wrong, in the store's own words or in those of the deepest cause.
+fn why<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    if let Some(refusal) = error.as_service_error() {
+        let (code, message) = (refusal.code().unwrap_or("refused"), refusal.message().unwrap_or_default());
+        return format!("{code} {message}").trim_end().to_owned();
+    }
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
 }

@@ -1,6 +1,8 @@
 //! The log: settings, and a port a file.
 
+pub mod access;
 pub mod admin;
+mod create;
 pub mod dead_letters;
 pub mod layout;
 pub mod publisher;
@@ -43,6 +45,10 @@ pub struct Config {
     /// How long one request to a broker may take
     #[arg(long, env = "LOG_REQUEST_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub log_request_timeout: Duration,
+
+    /// How the brokers are reached.
+    #[command(flatten)]
+    pub access: access::Access,
 }
 
 impl Config {
@@ -56,6 +62,7 @@ impl Config {
             log_queue_kilobytes: 65_536,
             log_flush_timeout: Duration::from_secs(5),
             log_request_timeout: Duration::from_secs(10),
+            access: access::Access::default(),
         }
     }
 
@@ -64,18 +71,24 @@ impl Config {
         self.full_name(topic.name())
     }
 
-    /// What producers and consumers have in common.
-    pub fn client(&self) -> ClientConfig {
+    /// What producers, consumers and administrators have in common.
+    ///
+    /// # Errors
+    /// With the name of a setting that can't be used.
+    pub fn client(&self) -> anyhow::Result<ClientConfig> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.log_brokers)
             .set("allow.auto.create.topics", "false")
             // A broker that is back is used again within a second (D4.4).
             .set("reconnect.backoff.max.ms", "1000")
+            // A topic that is made after the start, or grows, is seen within this time.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("socket.nagle.disable", "true")
             .set("socket.connection.setup.timeout.ms", millis(self.log_request_timeout))
             .set_log_level(RDKafkaLogLevel::Warning);
-        config
+        self.access.apply(&mut config)?;
+        Ok(config)
     }
 
     /// The full name of what has this name within the cluster: a topic or a consumer group.

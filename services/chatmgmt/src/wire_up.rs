@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adapters::{dynamodb, kafka, redis, sms::LogSms};
+use adapters::{
+    dynamodb::{self, layout::Table},
+    kafka, redis,
+    sms::LogSms,
+};
 use axum::Router;
 use domain::ports::EventPublisher;
 use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
@@ -36,14 +40,16 @@ pub struct Running {
 /// Connects, starts gRPC, and says that it is ready.
 ///
 /// # Errors
-/// When a secret or the cache is missing, or an address is in use.
+/// When a secret is missing, a setting is wrong, or an address is in use. Systems that are away are waited for.
 pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Running> {
     let ready = process.gate("chatmgmt");
     let secrets = Secrets::read(&settings.auth_dir, settings.auth_signing_key.as_deref())?;
     let verifier = Arc::new(Verifier::from_jwks_file(&secrets.public_keys)?);
     follow_public_keys(verifier.clone(), process);
     let store = dynamodb::Store::for_service(&settings.store, "chatmgmt").await;
-    let cache = redis::Cache::connect(&settings.redis).await?;
+    let cache = redis::Cache::new(&settings.redis)?;
+    store.needed_by(process, Table::Users);
+    cache.needed_by(process);
     let metrics = process.metrics(Metrics::register);
 
     let services = services(&settings, &store, &cache, &secrets, verifier, &metrics, process)?;

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -33,6 +34,9 @@ use crate::{
 
 /// Outcomes that wait to be looked at.
 const OUTCOMES: usize = 256;
+/// How often this loop says that it goes on, and after how long a silence it is stuck.
+const BEAT: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Offsets, and what became of their commit.
 type Committed = (Vec<(Partition, i64)>, Result<(), Error>);
@@ -113,6 +117,8 @@ impl Consume {
     /// When this consumer can never go on.
     pub async fn run(mut self, is_member: Gate) -> anyhow::Result<()> {
         let (process, source) = (self.process.clone(), self.source.clone());
+        let alive = process.liveness("consume", SILENCE);
+        let mut beats = tokio::time::interval(BEAT);
         loop {
             self.start_attempts();
             self.start_commit();
@@ -131,6 +137,7 @@ impl Consume {
                     Occurrence::Revoked(partitions) => self.hand_over(&partitions).await?,
                 },
                 () = until(retry_at) => self.retry(),
+                _ = beats.tick() => alive.beat(),
             }
         }
         let all: Vec<Partition> = self.lanes.keys().copied().collect();
@@ -177,7 +184,7 @@ impl Consume {
     }
 
     async fn take_in(&mut self, outcome: Outcome) {
-        let backoff = Backoff { base: std::time::Duration::from_millis(100), cap: self.limits.retry_cap };
+        let backoff = Backoff { base: Duration::from_millis(100), cap: self.limits.retry_cap };
         let lane = self.lanes.get_mut(&outcome.partition);
         if let Some(lane) = lane.filter(|lane| lane.assignment == outcome.assignment) {
             lane.passed_on = Some(outcome.passed_on);

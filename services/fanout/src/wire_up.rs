@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adapters::{dynamodb, kafka, redis};
+use adapters::{
+    dynamodb::{self, layout::Table},
+    kafka, redis,
+};
 use anyhow::Context as _;
 use domain::ports::{
     ConnectionRegistry, DeadLetters, EventSource, MembershipCache, MembershipDirectory, MessageHistory,
@@ -48,13 +51,15 @@ pub struct Ports {
 /// Starts the service on the systems that the settings name.
 ///
 /// # Errors
-/// When the token can't be read, a setting is wrong, or the cache does not answer.
+/// When the token can't be read, or a setting is wrong. Systems that are away are waited for.
 pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Running> {
     let file = &settings.internal_token_file;
     let token = tokio::fs::read_to_string(file).await.with_context(|| format!("failed to read {}", file.display()))?;
     let token = InternalToken::new(&Secret::new(token))?;
     let store = dynamodb::Store::for_service(&settings.store, "fanout").await;
-    let cache = redis::Cache::connect(&settings.redis).await?;
+    let cache = redis::Cache::new(&settings.redis)?;
+    cache.needed_by(process);
+    store.needed_by(process, Table::ChatMemberships);
     let publisher = kafka::publisher::Publisher::new(&settings.log, process)?;
     let consumer = format!("fanout-{}", process.ids().ulid());
     let topics = [Topic::MessagesPersisted, Topic::MembershipsChanged, Topic::ChatsCreated];

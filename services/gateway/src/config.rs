@@ -1,6 +1,10 @@
 //! Settings of gateway; each is a flag and an environment variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser};
 use domain::limits;
@@ -49,9 +53,13 @@ pub struct Settings {
     #[arg(long, env = "GRPC_LISTEN", default_value = "0.0.0.0:9090")]
     pub grpc_listen: SocketAddr,
 
-    /// `host:port` under which fanout reaches --grpc-listen; needed when that is an address like 0.0.0.0
+    /// `host:port` under which fanout reaches --grpc-listen; without it --pod-ip with that port
     #[arg(long, env = "ADVERTISE")]
     pub advertise: Option<String>,
+
+    /// This pod's address, from the downward API; needed when --grpc-listen is an address like 0.0.0.0
+    #[arg(long, env = "POD_IP")]
+    pub pod_ip: Option<IpAddr>,
 
     /// Queues, limits and timeouts.
     #[command(flatten)]
@@ -62,7 +70,7 @@ impl Settings {
     /// The settings of a gateway in a process with others, on loopback, with the default limits.
     pub fn on_loopback(redis: adapters::redis::Config, auth_dir: PathBuf, ingest: Vec<String>) -> Self {
         let grpc_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { redis, auth_dir, ingest, grpc_listen, advertise: None, limits: Limits::default() }
+        Self { redis, auth_dir, ingest, grpc_listen, advertise: None, pod_ip: None, limits: Limits::default() }
     }
 }
 

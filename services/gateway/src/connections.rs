@@ -262,11 +262,12 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(gateway.limits.registry_announce);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let stop = gateway.process.stop_token();
+    let alive = gateway.process.liveness("gateway announces itself", gateway.limits.registry_announce * 12);
     let mut was_away = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => alive.beat(),
         }
         match gateway.registry.announce(&gateway.id, gateway.registry_ttl()).await {
             Ok(is_known) => {

@@ -43,9 +43,10 @@ pub struct Running {
 /// Connects to the cache and starts a gateway on it.
 ///
 /// # Errors
-/// When a setting is wrong, a file is missing, the cache does not answer or the port is in use.
+/// When a setting is wrong, a file is missing or the port is in use. A cache that is away is waited for.
 pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Running> {
-    let cache = adapters::redis::Cache::connect(&settings.redis).await?;
+    let cache = adapters::redis::Cache::new(&settings.redis)?;
+    cache.needed_by(process);
     let ports = Ports {
         registry: Arc::new(adapters::redis::connection_registry::Registry::new(cache.clone())),
         revocations: Arc::new(adapters::redis::revocations::Revocations::new(cache)),
@@ -101,9 +102,12 @@ fn advertised(settings: &Settings, bound: SocketAddr) -> anyhow::Result<String> 
     if let Some(address) = &settings.advertise {
         return Ok(address.clone());
     }
+    if let Some(ip) = settings.pod_ip {
+        return Ok(SocketAddr::new(ip, bound.port()).to_string());
+    }
     anyhow::ensure!(
         !bound.ip().is_unspecified(),
-        "--advertise is missing: nobody can reach this gateway at --grpc-listen {bound}"
+        "--pod-ip and --advertise are missing: nobody can reach this gateway at --grpc-listen {bound}"
     );
     Ok(bound.to_string())
 }

@@ -7,7 +7,7 @@ use domain::{
     ports::Incarnations,
     publisher::{Incarnation, Lease},
 };
-use platform::{Gate, retry::Backoff};
+use platform::{Gate, Liveness, retry::Backoff};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Limits, metrics::Metrics, slots::Slots};
@@ -54,12 +54,14 @@ impl Tenure {
         self.held().is_some_and(|held| held.incarnation == incarnation)
     }
 
-    /// Takes a lease, renews it, and takes another when it is lost. Never ends; the gate opens with the first lease.
-    pub async fn keep(&self, gate: &Gate) {
+    /// Takes a lease, renews it, and takes another when it is lost. Never ends; the gate is open while there is a
+    /// lease, and each call to the store, answered or not, is a beat.
+    pub async fn keep(&self, gate: &Gate, alive: &Liveness) {
         loop {
-            let incarnation = self.open().await;
+            let incarnation = self.open(gate, alive).await;
             gate.open();
-            self.renew_until_lost(incarnation).await;
+            self.renew_until_lost(incarnation, gate, alive).await;
+            gate.close_for("the lease was lost");
             *self.held() = None;
             self.metrics.leases_lost.inc();
             tracing::error!(
@@ -90,7 +92,7 @@ impl Tenure {
         }
     }
 
-    async fn open(&self) -> Incarnation {
+    async fn open(&self, gate: &Gate, alive: &Liveness) -> Incarnation {
         let incarnation = Incarnation::new(self.ids.as_ref());
         let backoff = Backoff { base: self.limits.retry_base, cap: self.limits.lease_renewal };
         let mut attempt = 0;
@@ -104,18 +106,24 @@ impl Tenure {
                     tracing::info!(incarnation.id = %incarnation, "incarnation {incarnation} begins");
                     return incarnation;
                 }
-                Err(error) if attempt == 0 => tracing::warn!("failed to take a lease, trying on: {error}"),
-                Err(_) => {}
+                Err(error) => {
+                    gate.close_for(error.to_string());
+                    if attempt == 0 {
+                        tracing::warn!("failed to take a lease, trying on: {error}");
+                    }
+                }
             }
+            alive.beat();
             sleep(backoff.delay(attempt, self.ids.as_ref())).await;
             attempt += 1;
         }
     }
 
-    async fn renew_until_lost(&self, incarnation: Incarnation) {
+    async fn renew_until_lost(&self, incarnation: Incarnation, gate: &Gate, alive: &Liveness) {
         let mut failures = 0_u32;
         loop {
             sleep(self.limits.lease_renewal).await;
+            alive.beat();
             let (asked, now) = (Instant::now(), self.clock.now());
             let expires_at = now + self.limits.lease_ttl;
             let renewal = self.incarnations.renew(incarnation, expires_at, self.slots.oldest(now));
@@ -124,6 +132,9 @@ impl Tenure {
                     // An expired lease that nobody claimed is as good as a new one: whoever would have
                     // claimed it after this renewal fails.
                     *self.held() = Some(Held { incarnation, until: asked + self.limits.lease_ttl });
+                    if failures > 0 {
+                        gate.open();
+                    }
                     failures = 0;
                 }
                 Ok(false) => return,
@@ -132,6 +143,9 @@ impl Tenure {
                         tracing::warn!("failed to renew the lease, trying on: {error}");
                     }
                     failures = failures.saturating_add(1);
+                    if self.current().is_none() {
+                        gate.close_for(error.to_string());
+                    }
                 }
             }
         }

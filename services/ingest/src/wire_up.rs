@@ -32,6 +32,8 @@ use crate::{
 
 /// How often idle chats are looked for, and how often a stopping process looks whether it is done.
 const SWEEP: Duration = Duration::from_secs(30);
+/// A process that does not look after its lease for so long is stuck.
+const LEASE_SILENCE: Duration = Duration::from_mins(1);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// A service that runs.
@@ -169,9 +171,10 @@ async fn hold_lease(
         };
         timeout(drain, idle).await.is_ok()
     };
+    let alive = process.liveness("ingest lease", LEASE_SILENCE);
     let is_drained = tokio::select! {
         is_drained = drained => is_drained,
-        () = tenure.keep(&gate) => false,
+        () = tenure.keep(&gate, &alive) => false,
     };
     abandon.cancel();
     tenure.end(if is_drained { Left::Nothing } else { Left::Unpublished }).await;

@@ -32,7 +32,7 @@ pub struct Config {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Where /healthz, /readyz and /metrics are served
+    /// Where /livez, /readyz, /healthz and /metrics are served
     #[arg(long, env = "ADMIN_LISTEN", default_value = "0.0.0.0:9100")]
     pub admin_listen: SocketAddr,
 

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod dependency;
 pub mod grpc;
 pub mod process;
 pub mod retry;
@@ -14,5 +15,5 @@ pub mod tokens;
 pub mod wire;
 
 pub use config::{Config, Settings};
-pub use process::{Gate, Process, run};
+pub use process::{Gate, Liveness, Process, run};
 pub use secret::Secret;

@@ -7,6 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -19,6 +20,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +42,9 @@ where
     Fut: Future<Output = anyhow::Result<T>>,
 {
     let config = C::parse();
+    // Several of our crates speak TLS; without a choice of ours they could not agree on who encrypts. An error says
+    // that it was made before.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let platform = config.platform().clone();
     if let Err(error) = telemetry::start(&platform) {
         return refuse(name, &error);
@@ -114,10 +119,23 @@ struct Inner {
     stop_last: CancellationToken,
     last_tasks: TaskTracker,
     failed: AtomicBool,
-    gates: watch::Sender<BTreeMap<&'static str, bool>>,
+    gates: watch::Sender<BTreeMap<&'static str, State>>,
+    beats: Mutex<Vec<Arc<Beats>>>,
     registry: Mutex<Registry>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
+}
+
+/// Whether a gate is open.
+enum State {
+    Open,
+    Closed { why: Option<String> },
+}
+
+impl State {
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
 }
 
 /// One thing that must be there before the process is ready, and while it is.
@@ -130,18 +148,40 @@ pub struct Gate {
 impl Gate {
     /// It is there.
     pub fn open(&self) {
-        self.set(true);
+        self.set(State::Open);
     }
 
     /// It is gone: the process is not ready.
     pub fn close(&self) {
-        self.set(false);
+        self.set(State::Closed { why: None });
     }
 
-    fn set(&self, is_open: bool) {
+    /// It is gone for that reason, which the readiness page shows.
+    pub fn close_for(&self, why: impl Into<String>) {
+        self.set(State::Closed { why: Some(why.into()) });
+    }
+
+    fn set(&self, state: State) {
         self.process.0.gates.send_modify(|gates| {
-            gates.insert(self.name, is_open);
+            gates.insert(self.name, state);
         });
+    }
+}
+
+/// A loop that has to go on: when it is silent for too long, the process should be replaced.
+#[derive(Clone)]
+pub struct Liveness(Arc<Beats>);
+
+struct Beats {
+    name: &'static str,
+    max_silence: Duration,
+    last: Mutex<Instant>,
+}
+
+impl Liveness {
+    /// The loop goes on.
+    pub fn beat(&self) {
+        *lock(&self.0.last) = Instant::now();
     }
 }
 
@@ -166,6 +206,7 @@ impl Process {
             last_tasks: TaskTracker::new(),
             failed: AtomicBool::new(false),
             gates: watch::Sender::new(BTreeMap::new()),
+            beats: Mutex::default(),
             registry: Mutex::new(Registry::default()),
             clock,
             ids,
@@ -234,14 +275,41 @@ impl Process {
 
     /// What readiness waits for; empty when the process is ready.
     pub fn not_ready(&self) -> Vec<&'static str> {
-        self.0.gates.borrow().iter().filter(|(_, is_open)| !**is_open).map(|(name, _)| *name).collect()
+        self.0.gates.borrow().iter().filter(|(_, state)| !state.is_open()).map(|(name, _)| *name).collect()
+    }
+
+    /// The same for people: each with its reason, where one is known.
+    pub fn why_not_ready(&self) -> Vec<String> {
+        let gates = self.0.gates.borrow();
+        let closed = gates.iter().filter_map(|(name, state)| match state {
+            State::Open => None,
+            State::Closed { why: None } => Some((*name).to_owned()),
+            State::Closed { why: Some(why) } => Some(format!("{name} ({why})")),
+        });
+        closed.collect()
+    }
+
+    /// A loop that must beat at least once in `max_silence`, from now on, as long as the process runs.
+    pub fn liveness(&self, name: &'static str, max_silence: Duration) -> Liveness {
+        let beats = Arc::new(Beats { name, max_silence, last: Mutex::new(Instant::now()) });
+        lock(&self.0.beats).push(beats.clone());
+        Liveness(beats)
+    }
+
+    /// The loops that are silent for too long; none once the process is stopping, when loops end.
+    pub fn stuck(&self) -> Vec<&'static str> {
+        if self.0.stop.is_cancelled() {
+            return Vec::new();
+        }
+        let beats = lock(&self.0.beats);
+        beats.iter().filter(|beats| lock(&beats.last).elapsed() > beats.max_silence).map(|beats| beats.name).collect()
     }
 
     /// Resolves when the process is ready.
     pub async fn ready(&self) {
         let mut gates = self.0.gates.subscribe();
         // It can't fail: the process, which sends, is alive while this is borrowed from it.
-        drop(gates.wait_for(|gates| gates.values().all(|is_open| *is_open)).await);
+        drop(gates.wait_for(|gates| gates.values().all(State::is_open)).await);
     }
 
     /// Registers metrics.
@@ -266,6 +334,7 @@ impl Process {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("failed to listen on {setting} {address}"))?;
         let bound = listener.local_addr().with_context(|| format!("failed to listen on {setting} {address}"))?;
+        tracing::info!(setting, address = %bound, "listening on {bound} for {setting}");
         Ok((listener, bound))
     }
 
@@ -348,6 +417,25 @@ mod tests {
         process.ready().await;
         log.close();
         assert_eq!(process.not_ready(), ["log"]);
+        log.close_for("no brokers");
+        assert_eq!(process.why_not_ready(), ["log (no brokers)"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_stops_beating_is_named_until_it_goes_on() {
+        let process = Process::new();
+        let beating = process.liveness("consume", Duration::from_secs(10));
+        let _idle = process.liveness("announce", Duration::from_mins(1));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(process.stuck().is_empty());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(process.stuck(), ["consume"]);
+        beating.beat();
+        assert!(process.stuck().is_empty());
+        tokio::time::advance(Duration::from_mins(2)).await;
+        assert_eq!(process.stuck(), ["consume", "announce"]);
+        process.shut_down().await;
+        assert!(process.stuck().is_empty(), "a stopping process is left to end");
     }
 
     #[tokio::test]

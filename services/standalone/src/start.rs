@@ -40,7 +40,7 @@ pub(crate) async fn all(config: Config, process: Process) -> anyhow::Result<Syst
 
     let store_config = store_config(&store.endpoint);
     let log_config = adapters::kafka::Config::new(&brokers, &topics);
-    let redis_config = adapters::redis::Config { redis_url: Secret::new(&cache.url), redis_prefix: topics.clone() };
+    let redis_config = adapters::redis::Config::new(&cache.url, &topics);
     adapters::dynamodb::Store::new(&store_config).await.create_tables().await?;
 
     let ingest = ingest::config::Settings::on_loopback(

@@ -7,22 +7,21 @@ use domain::{
     ports::{AuthLimits as _, auth_limits::Counter},
     user::PhoneHash,
 };
-use platform::Secret;
 use tokio::time::{Instant, sleep};
 
 use crate::redis::{Cache, Config, auth_limits::AuthLimits};
 
 const PHONE: PhoneHash = PhoneHash([7; 32]);
 
-async fn connect(cache: &embedded::Cache) -> AuthLimits {
-    let config = Config { redis_url: Secret::new(cache.url.clone()), redis_prefix: "test.".to_owned() };
-    AuthLimits::new(Cache::connect(&config).await.expect("connected"))
+fn connect(cache: &embedded::Cache) -> AuthLimits {
+    let config = Config::new(cache.url.clone(), "test.");
+    AuthLimits::new(Cache::new(&config).expect("connected"))
 }
 
 #[tokio::test]
 async fn callers_at_once_are_all_counted_and_counters_are_apart() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let limits = connect(&cache).await;
+    let limits = connect(&cache);
     let window = Duration::from_mins(1);
     let counts = (0..20).map(|_| limits.count(Counter::OtpOfPhone(PHONE), window));
     let mut used: Vec<u32> =
@@ -41,7 +40,7 @@ async fn callers_at_once_are_all_counted_and_counters_are_apart() {
 #[tokio::test]
 async fn a_window_begins_with_the_first_and_ends_by_itself() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let limits = connect(&cache).await;
+    let limits = connect(&cache);
     let window = Duration::from_millis(400);
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut highest = 0;
@@ -59,7 +58,7 @@ async fn a_window_begins_with_the_first_and_ends_by_itself() {
 #[tokio::test]
 async fn a_bar_lapses() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let limits = connect(&cache).await;
+    let limits = connect(&cache);
     assert_eq!(limits.locked_out(PHONE).await.expect("read"), None);
     limits.lock_out(PHONE, Duration::from_millis(300)).await.expect("written");
     let left = limits.locked_out(PHONE).await.expect("read").expect("barred");
@@ -74,7 +73,7 @@ async fn a_bar_lapses() {
 #[tokio::test]
 async fn without_the_cache_nobody_knows() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let limits = connect(&cache).await;
+    let limits = connect(&cache);
     drop(cache);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

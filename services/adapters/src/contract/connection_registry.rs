@@ -8,7 +8,7 @@ use domain::{
     ports::ConnectionRegistry,
     route::{Connection, GatewayId},
 };
-use platform::{Secret, clock::SystemIds};
+use platform::clock::SystemIds;
 use tokio::time::{Instant, sleep};
 
 use crate::redis::{Cache, Config, connection_registry::Registry};
@@ -24,8 +24,8 @@ struct Fixture {
 
 async fn fixture() -> Fixture {
     let server = embedded::Cache::start().await.expect("a cache");
-    let config = Config { redis_url: Secret::new(server.url.clone()), redis_prefix: "ns.one.".into() };
-    let cache = Cache::connect(&config).await.expect("connected");
+    let config = Config::new(server.url.clone(), "ns.one.");
+    let cache = Cache::new(&config).expect("connected");
     Fixture { registry: Registry::new(cache.clone()), cache, _server: server }
 }
 
@@ -35,7 +35,7 @@ impl Fixture {
         for word in &words[1..] {
             command.arg(*word);
         }
-        command.query_async(&mut self.cache.connection.clone()).await.expect("an answer")
+        command.query_async(&mut self.cache.connection()).await.expect("an answer")
     }
 
     /// Remaining life of the four keys of a connection, in milliseconds; -2 for one that is not there.

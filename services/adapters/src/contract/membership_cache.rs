@@ -7,7 +7,7 @@ use domain::{
     ids::{ChatId, UserId},
     ports::membership_cache::{Cached, Fill, Generation, MembershipCache},
 };
-use platform::{Secret, clock::SystemIds};
+use platform::clock::SystemIds;
 
 use crate::redis::{Cache, Config, membership_cache::RedisMembershipCache};
 
@@ -15,8 +15,8 @@ const TTL: Duration = Duration::from_mins(5);
 
 async fn start() -> (embedded::Cache, RedisMembershipCache) {
     let server = embedded::Cache::start().await.expect("a redis-server");
-    let config = Config { redis_url: Secret::new(&server.url), redis_prefix: "test.".to_owned() };
-    let cache = Cache::connect(&config).await.expect("connected");
+    let config = Config::new(&server.url, "test.");
+    let cache = Cache::new(&config).expect("connected");
     (server, RedisMembershipCache::new(cache))
 }
 

@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use domain::{ErrorKind, ids::SessionId, ports::Revocations as _};
-use platform::{Secret, clock::SystemIds};
+use platform::clock::SystemIds;
 use tokio::time::{Instant, sleep};
 
 use crate::redis::{Cache, Config, revocations::Revocations};
 
-async fn connect(cache: &embedded::Cache) -> Revocations {
-    let config = Config { redis_url: Secret::new(cache.url.clone()), redis_prefix: "test.".to_owned() };
-    Revocations::new(Cache::connect(&config).await.expect("connected"))
+fn connect(cache: &embedded::Cache) -> Revocations {
+    let config = Config::new(cache.url.clone(), "test.");
+    Revocations::new(Cache::new(&config).expect("connected"))
 }
 
 #[tokio::test]
 async fn a_token_is_revoked_by_itself_or_by_its_session_until_it_lapses() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let revocations = connect(&cache).await;
+    let revocations = connect(&cache);
     let (one, other) = (SessionId::new(&SystemIds), SessionId::new(&SystemIds));
     assert!(!revocations.is_revoked("token", one).await.expect("read"));
 
@@ -36,7 +36,7 @@ async fn a_token_is_revoked_by_itself_or_by_its_session_until_it_lapses() {
 #[tokio::test]
 async fn without_the_cache_nobody_knows() {
     let cache = embedded::Cache::start().await.expect("a cache");
-    let revocations = connect(&cache).await;
+    let revocations = connect(&cache);
     drop(cache);
     let deadline = Instant::now() + Duration::from_secs(10);
     let session = SessionId::new(&SystemIds);

@@ -50,7 +50,7 @@ impl Publisher {
     /// # Errors
     /// When the settings are not ones the library takes.
     pub fn new(config: &Config, process: &Process) -> anyhow::Result<Arc<Self>> {
-        let mut settings = config.client();
+        let mut settings = config.client()?;
         settings
             .set("enable.idempotence", "true")
             .set("acks", "all")

@@ -92,7 +92,7 @@ impl Source {
         group: &str,
         process: &Process,
     ) -> anyhow::Result<Arc<Self>> {
-        let mut client = config.client();
+        let mut client = config.client()?;
         client
             .set("group.id", config.full_name(group))
             .set("auto.offset.reset", "earliest")

@@ -69,7 +69,7 @@ fn left(pttl: i64) -> Duration {
 #[async_trait]
 impl ports::AuthLimits for AuthLimits {
     async fn count(&self, counter: Counter, window: Duration) -> Result<Count, Error> {
-        let mut connection = self.cache.connection.clone();
+        let mut connection = self.cache.connection();
         let mut call = COUNT.prepare_invoke();
         call.key(self.key(counter)).arg(millis(window));
         let (used, pttl): (u32, i64) = call.invoke_async(&mut connection).await.map_err(away)?;
@@ -77,15 +77,15 @@ impl ports::AuthLimits for AuthLimits {
     }
 
     async fn forget(&self, counter: Counter) -> Result<(), Error> {
-        self.cache.connection.clone().del(self.key(counter)).await.map_err(away)
+        self.cache.connection().del(self.key(counter)).await.map_err(away)
     }
 
     async fn lock_out(&self, phone: PhoneHash, time: Duration) -> Result<(), Error> {
-        self.cache.connection.clone().pset_ex(self.bar(phone), "1", millis(time)).await.map_err(away)
+        self.cache.connection().pset_ex(self.bar(phone), "1", millis(time)).await.map_err(away)
     }
 
     async fn locked_out(&self, phone: PhoneHash) -> Result<Option<Duration>, Error> {
-        let pttl: i64 = self.cache.connection.clone().pttl(self.bar(phone)).await.map_err(away)?;
+        let pttl: i64 = self.cache.connection().pttl(self.bar(phone)).await.map_err(away)?;
         // Negative: there is no such key.
         Ok((pttl > 0).then(|| left(pttl)))
     }

@@ -154,7 +154,7 @@ impl Registry {
         for (keys, arguments) in chunks {
             pipeline.cmd("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys).arg(arguments);
         }
-        let mut connection = self.cache.connection.clone();
+        let mut connection = self.cache.connection();
         match pipeline.query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 script.load_async(&mut connection).await.map_err(away)?;
@@ -180,8 +180,7 @@ impl ConnectionRegistry for Registry {
             .arg(connection.connected_at.0)
             .arg(now.0)
             .arg(millis(ttl));
-        let (live, flat): (u32, Vec<String>) =
-            call.invoke_async(&mut self.cache.connection.clone()).await.map_err(away)?;
+        let (live, flat): (u32, Vec<String>) = call.invoke_async(&mut self.cache.connection()).await.map_err(away)?;
         let replaced = flat.chunks_exact(2).map(|pair| Ok((pair[0].parse()?, pair[1].parse()?)));
         Ok(Registered { live, replaced: replaced.collect::<Result<_, Error>>().map_err(Error::internal)? })
     }
@@ -192,7 +191,7 @@ impl ConnectionRegistry for Registry {
             call.key(key);
         }
         call.arg(self.record_prefix()).arg(connection.id.to_string());
-        call.invoke_async(&mut self.cache.connection.clone()).await.map_err(away)
+        call.invoke_async(&mut self.cache.connection()).await.map_err(away)
     }
 
     async fn renew(&self, connections: &[Connection], now: Millis, ttl: Duration) -> Result<Vec<ConnectionId>, Error> {
@@ -223,7 +222,7 @@ impl ConnectionRegistry for Registry {
             .arg("PX")
             .arg(millis(ttl))
             .arg("GET")
-            .query_async(&mut self.cache.connection.clone())
+            .query_async(&mut self.cache.connection())
             .await
             .map_err(away)?;
         Ok(before.is_some())

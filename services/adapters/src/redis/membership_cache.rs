@@ -64,7 +64,7 @@ impl MembershipCache for RedisMembershipCache {
             // The generation first: an invalidation between the two makes a fill stale, never the other way round.
             pipeline.get(self.generation_key(*chat)).smembers(self.members_key(*chat));
         }
-        let found: Vec<redis::Value> = pipeline.query_async(&mut self.cache.connection.clone()).await.map_err(away)?;
+        let found: Vec<redis::Value> = pipeline.query_async(&mut self.cache.connection()).await.map_err(away)?;
         let (pairs, _) = found.as_chunks::<2>();
         pairs.iter().map(cached).collect()
     }
@@ -84,7 +84,7 @@ impl MembershipCache for RedisMembershipCache {
         for member in members {
             call.arg(member.to_string());
         }
-        let taken: bool = call.invoke_async(&mut self.cache.connection.clone()).await.map_err(away)?;
+        let taken: bool = call.invoke_async(&mut self.cache.connection()).await.map_err(away)?;
         Ok(if taken { Fill::Taken } else { Fill::Stale })
     }
 
@@ -101,7 +101,7 @@ impl MembershipCache for RedisMembershipCache {
             pipeline.cmd("PEXPIRE").arg(&generation).arg(whole_millis(ttl.saturating_mul(2))).ignore();
             pipeline.del(self.members_key(*chat)).ignore();
         }
-        pipeline.exec_async(&mut self.cache.connection.clone()).await.map_err(away)
+        pipeline.exec_async(&mut self.cache.connection()).await.map_err(away)
     }
 }
 

@@ -30,7 +30,7 @@ impl Revocations {
 
     async fn revoke(&self, key: String, ttl: Duration) -> Result<(), Error> {
         let seconds = ttl.as_secs().max(1);
-        let set: Result<(), _> = self.cache.connection.clone().set_ex(key, "1", seconds).await;
+        let set: Result<(), _> = self.cache.connection().set_ex(key, "1", seconds).await;
         set.map_err(|cause| Error::unavailable("the revocation could not be written", cause))
     }
 }
@@ -39,7 +39,7 @@ impl Revocations {
 impl ports::Revocations for Revocations {
     async fn is_revoked(&self, token_id: &str, session: SessionId) -> Result<bool, Error> {
         let keys = [self.token_key(token_id), self.session_key(session)];
-        let found: Result<u32, _> = self.cache.connection.clone().exists(&keys[..]).await;
+        let found: Result<u32, _> = self.cache.connection().exists(&keys[..]).await;
         found.map(|found| found > 0).map_err(|cause| Error::unavailable("revocations can't be read", cause))
     }
 

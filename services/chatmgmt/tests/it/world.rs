@@ -117,8 +117,7 @@ impl World {
             store_secret_key: Some(Secret::new("test")),
         };
         adapters::dynamodb::Store::new(&store).await.create_tables().await.expect("tables");
-        let redis =
-            adapters::redis::Config { redis_url: Secret::new(cache.url.clone()), redis_prefix: "test.".to_owned() };
+        let redis = adapters::redis::Config::new(cache.url.clone(), "test.");
         let topics = Topic::ALL.map(|topic| (format!("test.{}", topic.name()), 4));
         let log = embedded::Log::start(&topics).expect("a log");
         let kafka = adapters::kafka::Config::new(log.brokers.clone(), "test.");

@@ -60,8 +60,8 @@ async fn messages_go_from_the_log_to_the_gateway_that_the_registry_names() {
     let token = InternalToken::new(&Secret::new("s3cret")).expect("valid");
     let gateway = Gateway::start(&outside, &token).await;
 
-    let redis_config = redis::Config { redis_url: Secret::new(&server.url), redis_prefix: "test.".to_owned() };
-    let cache = redis::Cache::connect(&redis_config).await.expect("connected");
+    let redis_config = redis::Config::new(&server.url, "test.");
+    let cache = redis::Cache::new(&redis_config).expect("connected");
     let registry = redis::connection_registry::Registry::new(cache.clone());
     for user in [ANNA, BEN] {
         let now = outside.clock().now();

@@ -7,7 +7,7 @@ use gateway::{
     config::{Limits, Settings},
     wire_up,
 };
-use platform::{Process, Secret};
+use platform::Process;
 use proto::messaging::v1::{Heartbeat, client_frame::Payload as Ask, server_frame::Payload};
 
 use tokio::io::AsyncWriteExt as _;
@@ -19,7 +19,7 @@ async fn on_a_real_cache_connections_are_found_and_survive_its_loss_of_memory() 
     // Its keys, its token and its ingest serve a second gateway, which is wired as the binary is.
     let world = World::new().await;
     let cache = embedded::Cache::start().await.expect("a cache");
-    let redis = adapters::redis::Config { redis_url: Secret::new(cache.url.clone()), redis_prefix: "ns.one.".into() };
+    let redis = adapters::redis::Config::new(cache.url.clone(), "ns.one.");
     let settings = Settings {
         limits: Limits { registry_announce: Duration::from_millis(20), ..roomy() },
         ..Settings::on_loopback(redis.clone(), world.folder.clone(), vec![world.at_ingest.to_string()])
@@ -32,7 +32,7 @@ async fn on_a_real_cache_connections_are_found_and_survive_its_loss_of_memory() 
     let world = world.at(address);
     let mut client = world.connect_as(user, &device(), None).await;
 
-    let seen = adapters::redis::Cache::connect(&redis).await.expect("connected");
+    let seen = adapters::redis::Cache::new(&redis).expect("connected");
     let registry = adapters::redis::connection_registry::Registry::new(seen);
     let id = running.gateway.id.clone();
     assert_eq!(registry.gateways(&[user]).await.expect("an answer"), [[id.clone()]]);

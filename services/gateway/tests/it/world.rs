@@ -111,7 +111,7 @@ impl World {
         let registry = Arc::new(MemoryRegistry::default());
         let revocations = Arc::new(MemoryRevocations::default());
         let ports = Ports { registry: registry.clone(), revocations: revocations.clone() };
-        let redis = adapters::redis::Config { redis_url: Secret::new("redis://unused"), redis_prefix: String::new() };
+        let redis = adapters::redis::Config::new("redis://unused", "");
         let settings = Settings {
             limits,
             ..Settings::on_loopback(redis, folder.clone(), [&[at_ingest.to_string()], more].concat())

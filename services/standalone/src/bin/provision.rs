@@ -1,0 +1,66 @@
+//! provision: makes the tables, the topics and the keys that the four services need, where no operator does.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, ValueEnum};
+use platform::clock::{SystemClock, SystemIds};
+
+/// Where everything is to be made. What is there already stays as it is.
+#[derive(Debug, Parser)]
+#[command(name = "provision", about = "Makes tables, topics and keys for development and tests")]
+struct Config {
+    #[command(flatten)]
+    store: adapters::dynamodb::Config,
+
+    #[command(flatten)]
+    log: adapters::kafka::Config,
+
+    /// Partitions of a topic, at most; fewer where a topic has fewer by default
+    #[arg(long, env = "PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    partitions: u32,
+
+    /// Brokers that keep each record
+    #[arg(long, env = "REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=3))]
+    replicas: i32,
+
+    /// Folder for fresh keys and tokens, in the form of the auth Secret; none is made without it
+    #[arg(long, env = "AUTH_DIR")]
+    auth_dir: Option<PathBuf>,
+
+    /// Makes only this
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// A part of what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Keys and tokens.
+    Keys,
+    /// Tables and topics.
+    Systems,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match make(Config::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("provision failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn make(config: Config) -> anyhow::Result<()> {
+    if config.only != Some(Part::Systems)
+        && let Some(folder) = config.auth_dir.filter(|folder| !folder.exists())
+    {
+        chatmgmt::secrets::create(&folder, &SystemIds, &SystemClock)?;
+    }
+    if config.only == Some(Part::Keys) {
+        return Ok(());
+    }
+    config.log.create_topics(config.partitions, config.replicas).await?;
+    adapters::dynamodb::Store::new(&config.store).await.create_tables().await
+}

@@ -1,0 +1,3 @@
+//! What all services have in common, seen from the one crate that knows them.
+
+mod settings_page;
