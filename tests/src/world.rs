@@ -1,5 +1,9 @@
 //! A running platform: the built binary in a folder of its own, on free ports, killed and started at will.
 
+pub mod cluster;
+pub mod ground;
+pub mod service;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -266,13 +270,7 @@ impl World {
 
     /// Every code that was sent to a phone.
     pub fn codes(&self, phone: &str) -> Vec<String> {
-        let last4 = &phone[phone.len() - 4..];
-        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
-        let events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        events
-            .filter(|event| event["phone_last4"] == last4)
-            .filter_map(|event| Some(event["code"].as_str()?.to_owned()))
-            .collect()
+        codes_in(&std::fs::read_to_string(self.log_path()).unwrap_or_default(), phone)
     }
 
     /// Resident memory of the process and its children, in kilobytes.
@@ -283,6 +281,16 @@ impl World {
         let pid = self.pid().context("not running")?;
         Ok(family(pid).into_iter().map(resident_kilobytes).sum())
     }
+}
+
+/// Every code that was sent to a phone, by this log.
+fn codes_in(log: &str, phone: &str) -> Vec<String> {
+    let last4 = &phone[phone.len() - 4..];
+    let events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    events
+        .filter(|event| event["phone_last4"] == last4)
+        .filter_map(|event| Some(event["code"].as_str()?.to_owned()))
+        .collect()
 }
 
 /// A binary of this workspace, which lies beside the test's own.

@@ -4,6 +4,7 @@ mod contract;
 mod crash;
 mod group;
 mod people;
+mod processes;
 mod readme;
 mod refuse;
 mod start;
