@@ -90,12 +90,16 @@ cmd_build() {
     pack "$@"
 }
 
-(($#)) || usage
-command=$1
-shift
-(($#)) || set -- "${BINARIES[@]}"
-case $command in
-build) cmd_build "$@" ;;
-pack) pack "$@" ;;
-*) usage ;;
-esac
+main() {
+    local command=${1:-}
+    (($# < 1)) || shift
+    (($#)) || set -- "${BINARIES[@]}"
+    case $command in
+    build) cmd_build "$@" ;;
+    pack) pack "$@" ;;
+    *) usage ;;
+    esac
+}
+
+# Read whole before it runs: it may change meanwhile.
+main "$@"; exit

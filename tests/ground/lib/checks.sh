@@ -21,7 +21,7 @@ check() {
         printf 'ok      %s (%s ms)\n' "$what" $(((${EPOCHREALTIME/[.,]/} - ${begun/[.,]/}) / 1000))
     else
         FAILED=$((FAILED + 1))
-        printf 'FAILED  %s\n%s\n' "$what" "$out"
+        printf 'FAILED  %s\n%s\n' "$what" "$(tail -n 20 <<<"$out")"
     fi
 }
 

@@ -80,5 +80,6 @@ scratch_image() (
     find "$dir/root" -mindepth 1 -type d ! -name tmp -exec chmod 0755 {} +
     chmod 0755 "$dir/root"
     oci_tar "$dir/root" . >"$dir/layer"
-    TMPDIR=$dir oci_image "$ref" '{"User":"65534:65534","WorkingDir":"/","Entrypoint":["/'"${binary##*/}"'"]}' "$dir/layer"
+    TMPDIR=$dir oci_image "$ref" '{"User":"65534:65534","WorkingDir":"/","Env":["PATH=/","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
+        "Entrypoint":["/'"${binary##*/}"'"]}' "$dir/layer"
 )

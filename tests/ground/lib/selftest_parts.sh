@@ -134,8 +134,10 @@ part_control_plane() {
 tool() { java -XX:TieredStopAtLevel=1 -cp "$("$HERE/kafka.sh" lib)/*" "$@" 2>&1; }
 topic() { tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$(where kafka)" --topic t "$@"; }
 creates_topic() { topic --create --partitions 3 --replication-factor 3; }
-produces() { seq "$1" "$2" | tool org.apache.kafka.tools.ConsoleProducer --bootstrap-server "$(where kafka)" --topic t \
-    --command-property acks=all; }
+produces() {
+    seq "$1" "$2" | tool org.apache.kafka.tools.ConsoleProducer --bootstrap-server "$(where kafka)" --topic t \
+        --request-required-acks all
+}
 consumes() {
     local seen
     seen=$(tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$(where kafka)" --topic t \
