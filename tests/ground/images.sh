@@ -75,7 +75,9 @@ pack() {
         else
             mapfile -t -O 2 files < <(ldd "$WORK/$binary" | grep -o '/[^ ]*' | sed 's/.*/&=&/')
         fi
-        TMPDIR=$WORK scratch_image "$IMAGE_REGISTRY/$binary:$IMAGE_VERSION" "$WORK/$binary" "${files[@]}" >"$WORK/tar"
+        # OpenSSL, which the Kafka client uses, looks elsewhere by itself.
+        IMAGE_ENV='"SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"' TMPDIR=$WORK \
+            scratch_image "$IMAGE_REGISTRY/$binary:$IMAGE_VERSION" "$WORK/$binary" "${files[@]}" >"$WORK/tar"
         mv "$WORK/tar" "$IMAGES/$binary.tar"
         echo "$IMAGES/$binary.tar"
     done

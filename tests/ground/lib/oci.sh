@@ -63,7 +63,7 @@ JSON
 )
 
 # scratch_image NAME:TAG BINARY [FILE=PATH...]: writes the image of a static binary to stdout: it lies in /
-# and is what runs, as nobody; each FILE lies at PATH.
+# and is what runs, as nobody; each FILE lies at PATH. IMAGE_ENV: its variables, as "NAME=VALUE","NAME=VALUE".
 scratch_image() (
     ref=$1 binary=$2
     shift 2
@@ -80,6 +80,6 @@ scratch_image() (
     find "$dir/root" -mindepth 1 -type d ! -name tmp -exec chmod 0755 {} +
     chmod 0755 "$dir/root"
     oci_tar "$dir/root" . >"$dir/layer"
-    TMPDIR=$dir oci_image "$ref" '{"User":"65534:65534","WorkingDir":"/","Env":["PATH=/","SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
-        "Entrypoint":["/'"${binary##*/}"'"]}' "$dir/layer"
+    TMPDIR=$dir oci_image "$ref" \
+        '{"User":"65534:65534","WorkingDir":"/","Env":['"${IMAGE_ENV:-}"'],"Entrypoint":["/'"${binary##*/}"'"]}' "$dir/layer"
 )
