@@ -21,6 +21,7 @@ import (
 // Arguments by function, as https://docs.tilt.dev/api.html names them; `?` marks what may be left out.
 var arguments = map[string][]string{
 	"allow_k8s_contexts": {"contexts"},
+	"blob":               {"text"},
 	"helm":               {"pathToChartDir", "name?", "namespace?", "values?", "set?", "kube_version?", "skip_crds?"},
 	"k8s_resource": {"workload?", "new_name?", "port_forwards?", "extra_pod_selectors?", "trigger_mode?", "resource_deps?",
 		"objects?", "auto_init?", "pod_readiness?", "links?", "labels?", "discovery_strategy?"},
@@ -39,7 +40,10 @@ type evaluation struct {
 	settings  []string
 	resources []string
 	wanted    []string
+	objects   []string
 	contexts  int
+	yaml      string
+	rendered  bool
 	problems  []string
 }
 
@@ -48,12 +52,13 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: tiltfile FOLDER")
 	}
-	e := &evaluation{folder: os.Args[1]}
+	e := &evaluation{folder: os.Args[1], rendered: true}
 	predeclared := starlark.StringDict{
+		"blob":               e.builtin("blob", func(given call) (starlark.Value, error) { return given["text"], nil }),
 		"allow_k8s_contexts": e.builtin("allow_k8s_contexts", e.allowContexts),
 		"helm":               e.builtin("helm", e.helm),
 		"k8s_resource":       e.builtin("k8s_resource", e.k8sResource),
-		"k8s_yaml":           e.builtin("k8s_yaml", nothing),
+		"k8s_yaml":           e.builtin("k8s_yaml", e.k8sYaml),
 		"local_resource":     e.builtin("local_resource", e.localResource),
 		"update_settings":    e.builtin("update_settings", nothing),
 		"config": starlarkstruct.FromStringDict(starlark.String("config"), starlark.StringDict{
@@ -77,6 +82,11 @@ func (e *evaluation) finish() {
 	for _, name := range e.wanted {
 		if !slices.Contains(e.resources, name) {
 			e.problem("resource_deps names %q, which nobody defines", name)
+		}
+	}
+	for _, name := range e.objects {
+		if e.rendered && !strings.Contains(e.yaml, "name: "+name+"\n") {
+			e.problem("k8s_resource names %q, which no YAML holds", name)
 		}
 	}
 	if e.contexts == 0 {
@@ -173,10 +183,19 @@ func (e *evaluation) localResource(given call) (starlark.Value, error) {
 	return starlark.None, nil
 }
 
+func (e *evaluation) k8sYaml(given call) (starlark.Value, error) {
+	e.yaml += given.text("yaml") + "\n"
+	return starlark.None, nil
+}
+
 func (e *evaluation) k8sResource(given call) (starlark.Value, error) {
 	name := given.text("new_name")
-	if name == "" {
-		name = given.text("workload")
+	if workload := given.text("workload"); workload != "" {
+		e.objects = append(e.objects, workload)
+		name = workload
+	}
+	for _, object := range given.texts("objects") {
+		e.objects = append(e.objects, strings.Split(object, ":")[0])
 	}
 	e.resources = append(e.resources, name)
 	e.wanted = append(e.wanted, given.texts("resource_deps")...)
@@ -191,10 +210,11 @@ func (e *evaluation) helm(given call) (starlark.Value, error) {
 	}
 	helm, err := exec.LookPath("helm")
 	if err != nil {
+		e.rendered = false
 		fmt.Printf("helm is not on the PATH: %s is not rendered\n", given.text("pathToChartDir"))
 		return starlark.String(""), nil
 	}
-	command := []string{"template", given.text("name"), chart, "--namespace", given.text("namespace")}
+	command := []string{"template", given.text("name"), chart, "--namespace", given.text("namespace"), "--kube-version", "1.34"}
 	for _, value := range given.texts("set") {
 		command = append(command, "--set", value)
 	}
