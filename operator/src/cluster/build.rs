@@ -1,10 +1,25 @@
-//! From a valid cluster to the objects that run it. The same cluster always makes the same objects, byte for byte.
+//! From a valid cluster to the objects that run it. The same cluster always makes the same objects, byte for byte. Pure.
+
+mod autoscaler;
+mod config_map;
+mod deployment;
+mod disruption_budget;
+mod environment;
+mod hash;
+mod http_route;
+mod ingress;
+mod network_policy;
+mod object;
+mod pod;
+mod service;
+mod service_account;
+mod service_monitor;
 
 use std::collections::BTreeMap;
 
 use kube::api::DynamicObject;
 
-use super::validate::{Cluster, Service};
+use super::validate::{Cluster, Route, Service};
 
 /// The label of every object that says which cluster it belongs to.
 pub const CLUSTER_LABEL: &str = "messaging.dev/cluster";
@@ -25,6 +40,27 @@ pub struct Objects {
 }
 
 /// Makes the objects of a cluster.
-pub fn build(_cluster: &Cluster) -> Objects {
-    Objects::default()
+pub fn build(cluster: &Cluster) -> Objects {
+    let mut objects = Objects::default();
+    for (service, component) in &cluster.components {
+        let of = object::Of { cluster, service: *service, component };
+        objects.base.push(service_account::make(of));
+        objects.base.push(config_map::make(of));
+        objects.base.push(service::make(of));
+        objects.base.push(network_policy::make(of));
+        objects.base.push(disruption_budget::make(of));
+        objects.base.extend(component.autoscaler.map(|range| autoscaler::make(of, range)));
+        objects.workloads.insert(*service, deployment::make(of));
+    }
+    match &cluster.route {
+        Route::None => {}
+        Route::Gateway(gateway) => objects.base.push(http_route::make(cluster, gateway)),
+        Route::Ingress { class, tls_secret } => {
+            objects.base.push(ingress::make(cluster, class.as_deref(), tls_secret.as_deref()));
+        }
+    }
+    if cluster.is_monitored {
+        objects.base.push(service_monitor::make(cluster));
+    }
+    objects
 }

@@ -11,7 +11,7 @@ use crds::{
 use platform::Secret;
 use proto::topics;
 
-use super::Service;
+use super::{SecretData, Service};
 
 /// A cluster that was found valid. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -56,9 +56,21 @@ pub struct Cluster {
     pub auth: Auth,
     /// The domain of the Kubernetes cluster, as `cluster.local`.
     pub dns_domain: String,
+    /// Every Secret that the spec refers to, by name.
+    pub secrets: BTreeMap<String, SecretData>,
 }
 
 impl Cluster {
+    /// The log: brokers, how to log in, topics.
+    pub fn kafka(&self) -> &Kafka {
+        &self.kafka
+    }
+
+    /// The store: region, how to log in, tables.
+    pub fn dynamodb(&self) -> &DynamoDb {
+        &self.dynamodb
+    }
+
     /// The name of the objects of one service: `<cluster>-<service>`.
     pub fn object_name(&self, service: Service) -> String {
         format!("{}-{service}", self.name)
@@ -314,6 +326,4 @@ pub struct Auth {
     pub signing_key: String,
     /// How one-time codes reach a phone.
     pub sms: SmsProvider,
-    /// The Secret's data.
-    pub data: super::SecretData,
 }
