@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster cluster-down lint fmt check readme crds
+.PHONY: help setup run chat build test ground images cluster cluster-down lint fmt check readme crds charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,3 +66,7 @@ readme: build ## Record the dialogue in the README anew
 crds: ## Write the definition of MessagingCluster anew
 	@mkdir -p crds/generated
 	@$(CARGO) run --locked -q -p crds --bin crdgen > crds/generated/.new && mv crds/generated/.new crds/generated/messagingclusters.yaml
+	@cp crds/generated/messagingclusters.yaml charts/operator/files/messagingclusters.yaml
+
+charts: ## Judge the Helm charts, and what an API server admits of MessagingCluster
+	@tests/tools/charts.sh
