@@ -1,3 +1,14 @@
 //! The operator: from one `MessagingCluster` to a running platform, and keeping it so.
 
+pub mod backends;
+pub mod client;
 pub mod cluster;
+pub mod config;
+pub mod crd;
+pub mod engine;
+pub mod events;
+pub mod kinds;
+pub mod lease;
+pub mod metrics;
+pub mod run;
+pub mod watch;
