@@ -9,7 +9,7 @@ set -euo pipefail
 
 TOOLS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 ROOT=${TOOLS%/tests/tools}
-CHARTS=(operator)
+CHARTS=(operator dev-backends)
 SYSTEM=messaging-system
 
 say() { printf 'charts: %s\n' "$*" >&2; }
