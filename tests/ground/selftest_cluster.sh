@@ -9,6 +9,7 @@ export KUBECONFIG=${1:?path of the kubeconfig}
 SELF=$(readlink -f "${BASH_SOURCE[0]}")
 HERE=${SELF%/*}
 source "$HERE/lib/checks.sh"
+source "$HERE/lib/oci.sh"
 
 scratch=$(mktemp -d)
 kubectl=("$HERE/kubectl.sh")
@@ -86,6 +87,36 @@ log_has_requests() { [[ $(k logs -l app=probe --tail=-1) == *' /'* ]]; }
 reaches_service_from_outside() { curl -fsS --max-time 5 "http://$(service_ip)/"; }
 privileged_pod() { k run bad --image=ground/probe:1 --privileged --restart=Never; }
 
+# A binary linked as the platform's are (static glibc) finds Services by name.
+resolver_image() {
+    cat >"$scratch/resolver.c" <<'C'
+#include <netdb.h>
+#include <stdio.h>
+int main(int count, char **names) {
+    struct addrinfo *found, hints = {.ai_socktype = SOCK_STREAM};
+    for (int i = 1; i < count; i++) {
+        int code = getaddrinfo(names[i], "80", &hints, &found);
+        printf("%s: %s\n", names[i], code ? gai_strerror(code) : "found");
+        if (code) return 1;
+    }
+    return 0;
+}
+C
+    cc -static -O2 -w -o "$scratch/resolver" "$scratch/resolver.c"
+    echo 'hosts: files dns' >"$scratch/nsswitch.conf"
+    TMPDIR=$scratch scratch_image ground/resolver:1 "$scratch/resolver" "$scratch/nsswitch.conf=etc/nsswitch.conf" >"$scratch/resolver.tar"
+    "$HERE/load.sh" "$scratch/resolver.tar"
+}
+resolves() {
+    k run resolver --image=ground/resolver:1 --restart=Never --overrides '{"spec": {"securityContext":
+        {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "resolver",
+        "image": "ground/resolver:1", "args": ["probe", "probe.selftest", "probe.selftest.svc.cluster.local", "'"$1"'"],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}'
+    k wait pod/resolver --for=jsonpath='{.status.phase}'="$2" --timeout=30s
+    k logs resolver
+    k delete pod resolver --now
+}
+
 widget() {
     all apply -f - <<YAML
 apiVersion: selftest.ground/v1
@@ -112,6 +143,9 @@ check 'pods lie on different nodes' spreads_over_nodes
 check 'exec in a pod, Service by its short name' answers_version one
 check 'Service by its full name, spread over both pods' reaches_both_pods
 check 'this machine reaches the ClusterIP' reaches_service_from_outside
+check 'an image is made and given to the nodes' resolver_image
+check 'a static binary finds Services by name' resolves kubernetes.default Succeeded
+check 'a name that does not exist is not found' resolves nobody.default Failed
 check 'logs' log_has_requests
 check 'port-forward' forwards_a_port
 check 'rolling update, no request lost' rolls_out "$(template_hash)"
