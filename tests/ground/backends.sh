@@ -2,7 +2,7 @@
 # Kafka, DynamoDB Local, Redis and an S3 server as pods of a cluster.
 #   backends.sh build             makes their images, once, cached; prints the archives' paths
 #   backends.sh load              gives the images to the cluster's nodes
-#   backends.sh up [NAMESPACE]    loads them, starts them in NAMESPACE (backends) and waits until all are Ready
+#   backends.sh up [NAMESPACE]    loads them, installs charts/dev-backends in NAMESPACE (backends), waits until all is Ready
 #   backends.sh down [NAMESPACE]  deletes them, and NAMESPACE if up made it
 # Services of NAMESPACE:
 #   kafka:9092     PLAINTEXT; kafka:9094 is SASL_PLAINTEXT, SCRAM-SHA-512, user app, password app-secret
@@ -25,95 +25,11 @@ HERE=${SELF%/*}
 source "$HERE/lib/processes.sh"
 source "$HERE/lib/go.sh"
 source "$HERE/lib/oci.sh"
+source "$HERE/lib/backend_images.sh"
 
-VERSITYGW=v1.8.0
-WORKLOADS=(kafka dynamodb redis objects)
-MANIFEST=$HERE/manifests/backends.yaml
+CHART=${HERE%/tests/ground}/charts/dev-backends
 LABEL=app.kubernetes.io/managed-by=backends.sh
-BUILT=$GROUND_CACHE/backends-$(digest "$SELF" "$HERE"/{kafka,dynamodb-local}.sh "$HERE"/lib/{oci,jars}.sh)
-
-# debian LAYER PACKAGE...: a layer of the packages and all they depend on. Their scripts are not run.
-debian() {
-    local root=$WORK/$1 apt=$WORK/apt dir deb
-    shift
-    mkdir -p "$apt/debs/partial" "$root/etc" "$root"/usr/{bin,sbin,lib,lib64}
-    for dir in bin sbin lib lib64; do ln -s "usr/$dir" "$root/$dir"; done
-    # With an empty status file nothing counts as installed.
-    : >"$apt/status"
-    apt-get -qq -y --no-install-recommends --download-only -o Dir::State::status="$apt/status" \
-        -o Dir::Cache::archives="$apt/debs" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-        -o APT::Sandbox::User=root install busybox-static "$@" >/dev/null
-    for deb in "$apt"/debs/*.deb; do
-        dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$root"
-    done
-    rm -rf "$apt" "$root"/var/{cache,lib,log} \
-        "$root"/usr/share/{bash-completion,doc,doc-base,fonts,info,lintian,locale,man,pixmaps}
-    # Perl is there for the packages' scripts.
-    rm -rf "$root"/usr/bin/perl* "$root"/usr/share/perl* "$root"/usr/lib/*/{perl*,libperl*}
-    find "$root" -perm /6000 -type f -exec chmod a-s {} +
-    mkdir -p "$root/tmp"
-    chmod 1777 "$root/tmp"
-    for dir in $("$root/bin/busybox" --list); do
-        [[ -e $root/bin/$dir || -e $root/sbin/$dir ]] || ln -s busybox "$root/bin/$dir"
-    done
-    printf '%s\n' root:x:0:0::/:/bin/sh nobody:x:65534:65534::/tmp:/bin/sh >"$root/etc/passwd"
-    printf '%s\n' root:x:0: nogroup:x:65534: >"$root/etc/group"
-    for dir in "$root"/usr/lib/jvm/java-*-openjdk-*/bin/java; do
-        [[ ! -f $dir || -L $root/bin/java ]] || ln -s "../..${dir#"$root"}" "$root/bin/java"
-    done
-    oci_tar "$root" . >"$root.layer"
-    rm -rf "$root"
-}
-
-# image NAME:TAG LAYER...: the archive of an image, named as the image without its tag.
-image() {
-    local name=${1%%:*} ref=$1 layers=() layer
-    shift
-    for layer; do layers+=("$WORK/$layer.layer"); done
-    oci_image "messaging.dev/$ref" '{"User":"65534:65534","WorkingDir":"/tmp",
-        "Env":["PATH=/usr/local/bin:/usr/bin:/usr/sbin"]}' "${layers[@]}" >"$OUT/$name.tar"
-}
-
-make_images() {
-    OUT=$1
-    WORK=$1/work
-    mkdir "$WORK"
-    export TMPDIR=$WORK
-    say 'making the images of the backends: a minute, once'
-    apt-get -qq update
-    debian redis-root redis-server redis-tools
-    image redis:7.0 redis-root
-    debian java default-jre-headless
-    java_images
-    mkdir -p "$WORK/objects/usr/local/bin" "$WORK/objects/tmp"
-    chmod 1777 "$WORK/objects/tmp"
-    GOBIN=$WORK/objects/usr/local/bin CGO_ENABLED=0 nice -n 5 "$GO" install -trimpath -ldflags '-s -w' \
-        "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
-    oci_tar "$WORK/objects" . >"$WORK/objects.layer"
-    image objects:1 objects
-    rm -rf "$WORK"
-}
-
-java_images() {
-    local lib home=$WORK/dynamodb/home/dynamodblocal
-    "$HERE/kafka.sh" build
-    mkdir -p "$WORK/kafka/opt/kafka/libs" "$home/DynamoDBLocal_lib"
-    install -m 0644 -t "$WORK/kafka/opt/kafka/libs" "$("$HERE/kafka.sh" lib)"/*.jar
-    oci_tar "$WORK/kafka" . >"$WORK/kafka.layer"
-    image kafka:4.1.1 java kafka
-
-    "$HERE/dynamodb-local.sh" build
-    lib=$("$HERE/dynamodb-local.sh" lib)
-    install -m 0644 -t "$home/DynamoDBLocal_lib" "$lib"/*.jar "$lib"/*.so
-    {
-        echo 'Main-Class: software.amazon.dynamodb.services.local.main.ServerRunner'
-        echo 'Class-Path: .'
-        (cd "$home" && printf '  %s \n' DynamoDBLocal_lib/*.jar)
-    } >"$WORK/manifest"
-    jar --create --file "$home/DynamoDBLocal.jar" --manifest "$WORK/manifest" --date 2020-01-01T00:00:00Z
-    oci_tar "$WORK/dynamodb" . >"$WORK/dynamodb.layer"
-    image dynamodb-local:3.1.0 java dynamodb
-}
+BUILT=$GROUND_CACHE/backends-$(digest "$HERE"/{kafka,dynamodb-local}.sh "$HERE"/lib/{backend_images,oci,jars}.sh)
 
 build() {
     [[ ! -d $BUILT ]] || return 0
@@ -133,25 +49,34 @@ cmd_load() {
 
 k() { "$HERE/kubectl.sh" "$@"; }
 
+# helm_ ARGUMENT...: ours, against the cluster that kubectl.sh speaks to.
+helm_() {
+    local config
+    config=$(mktemp)
+    k config view --raw >"$config"
+    KUBECONFIG=$config "$("$HERE/../tools/install.sh" helm)/helm" "$@" || {
+        rm "$config"
+        return 1
+    }
+    rm "$config"
+}
+
 cmd_up() {
-    local namespace=${1:-backends} name
+    local namespace=${1:-backends}
     cmd_load
     if ! k get namespace "$namespace" >/dev/null 2>&1; then
         k create namespace "$namespace" >/dev/null
         k label namespace "$namespace" "$LABEL" pod-security.kubernetes.io/enforce=restricted >/dev/null
     fi
-    k -n "$namespace" apply -f "$MANIFEST" >/dev/null
-    for name in "${WORKLOADS[@]}"; do
-        k -n "$namespace" rollout status "statefulset/$name" --timeout=120s >/dev/null ||
-            die "$name is not Ready: see kubectl -n $namespace describe pod $name-0"
-    done
+    helm_ upgrade --install backends "$CHART" --namespace "$namespace" --values "$CHART/local-images.yaml" \
+        --wait --timeout 3m >/dev/null || die "not all is Ready: see kubectl -n $namespace describe pods"
     k -n "$namespace" get services
 }
 
 cmd_down() {
     local namespace=${1:-backends}
     k get namespace "$namespace" >/dev/null 2>&1 || return 0
-    k -n "$namespace" delete --ignore-not-found --cascade=foreground -f "$MANIFEST" >/dev/null
+    helm_ uninstall backends --namespace "$namespace" --ignore-not-found --wait >/dev/null
     k delete namespace -l "$LABEL" --field-selector "metadata.name=$namespace" >/dev/null
 }
 
