@@ -67,6 +67,7 @@ crds: ## Write the definition of MessagingCluster anew
 	@mkdir -p crds/generated
 	@$(CARGO) run --locked -q -p crds --bin crdgen > crds/generated/.new && mv crds/generated/.new crds/generated/messagingclusters.yaml
 	@cp crds/generated/messagingclusters.yaml charts/operator/files/messagingclusters.yaml
+	@$(CARGO) run --locked -q -p crds --bin crdgen values > crds/generated/.new && mv crds/generated/.new charts/messaging-cluster/values.schema.json
 
 charts: ## Judge the Helm charts, and what an API server admits of MessagingCluster
 	@tests/tools/charts.sh

@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod routing;
 pub mod schema;
 pub mod status;
+pub mod values;
 
 pub use messaging_cluster::{MessagingCluster, MessagingClusterSpec};
 pub use schema::crd;

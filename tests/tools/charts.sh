@@ -9,7 +9,7 @@ set -euo pipefail
 
 TOOLS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 ROOT=${TOOLS%/tests/tools}
-CHARTS=(operator dev-backends)
+CHARTS=(operator messaging-cluster dev-backends)
 SYSTEM=messaging-system
 
 say() { printf 'charts: %s\n' "$*" >&2; }
@@ -101,6 +101,38 @@ operator_release() {
     helm "$1" messaging-operator "$ROOT/charts/operator" --namespace "$SYSTEM" "${@:2}" >"$WORK/said" || die "helm $1: $(<"$WORK/said")"
 }
 
+# The keys of Secret chat-auth: private key and public key belong together.
+keys_match() {
+    local public
+    kubectl -n team-b get secret chat-auth -o jsonpath='{.data.development\.pem}' | base64 -d >"$WORK/key.pem"
+    # The last 32 bytes of the public key's DER are the key.
+    public=$(openssl pkey -in "$WORK/key.pem" -pubout -outform DER | tail -c 32 | base64 -w 0 | tr '+/' '-_' | tr -d '=')
+    kubectl -n team-b get secret chat-auth -o jsonpath='{.data.jwks\.json}' | base64 -d | grep -qF "\"x\":\"$public\"" ||
+        die 'the public key of the development Secret is of another key'
+}
+
+# A cluster with its development Secrets: made once, kept over an upgrade, and readable one by one.
+cluster_life() {
+    local chart=$ROOT/charts/messaging-cluster before
+    helm install chat "$chart" -n team-b -f "$chart/development.yaml" >"$WORK/said" 2>&1 || die "install: $(<"$WORK/said")"
+    before=$(kubectl -n team-b get secret chat-auth -o jsonpath='{.data}')
+    keys_match
+    may yes get secrets/chat-auth team-b
+    may yes get secrets/chat-dynamodb team-b
+    may no get secrets/other team-b
+    may no list secrets team-b
+    helm upgrade chat "$chart" -n team-b -f "$chart/development.yaml" --set spec.gateway.replicas=3 >"$WORK/said" 2>&1 ||
+        die "upgrade: $(<"$WORK/said")"
+    [[ $(kubectl -n team-b get messagingcluster chat -o jsonpath='{.spec.gateway.replicas}') == 3 ]] ||
+        die 'an upgrade did not reach the MessagingCluster'
+    [[ $(kubectl -n team-b get secret chat-auth -o jsonpath='{.data}') == "$before" ]] || die 'an upgrade made new keys'
+    helm uninstall chat -n team-b >/dev/null 2>&1
+    helm install chat "$chart" -n team-b -f "$chart/development.yaml" >/dev/null 2>&1 || die 'the cluster is not made anew'
+    [[ $(kubectl -n team-b get secret chat-auth -o jsonpath='{.data}') == "$before" ]] || die 'a second install made new keys'
+    helm uninstall chat -n team-b >/dev/null 2>&1
+    may no get secrets/chat-auth team-b
+}
+
 # The chart's whole life on the API server, and what the operator may do in it.
 life() {
     local name=messagingclusters.messaging.dev hash verb
@@ -128,6 +160,7 @@ life() {
     may no create rolebindings.rbac.authorization.k8s.io team-b
     may no escalate roles.rbac.authorization.k8s.io team-b
     may no list namespaces team-b
+    cluster_life
 
     # An older definition is replaced with the chart: Helm's own folder for definitions never does.
     hash=$(kubectl get crd "$name" -o jsonpath='{.metadata.annotations.messaging\.dev/schema-hash}')
