@@ -45,8 +45,8 @@ images: ## Pack the services and the operator into target/images (IMAGE_PROFILE=
 	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \
 		for image in target/images/*.tar; do docker load -q -i "$$image" || exit 1; done; fi
 
-cluster: ## Start a Kubernetes cluster with all backends: Kind where Docker runs, else our own (as root)
-	@tests/ground/local.sh up
+cluster: ## Start a Kubernetes cluster with the platform on it: Kind where Docker runs, else our own (as root)
+	@tests/ground/local.sh platform
 
 cluster-down: ## End it
 	@tests/ground/local.sh down

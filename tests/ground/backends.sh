@@ -49,18 +49,6 @@ cmd_load() {
 
 k() { "$HERE/kubectl.sh" "$@"; }
 
-# helm_ ARGUMENT...: ours, against the cluster that kubectl.sh speaks to.
-helm_() {
-    local config
-    config=$(mktemp)
-    k config view --raw >"$config"
-    KUBECONFIG=$config "$("$HERE/../tools/install.sh" helm)/helm" "$@" || {
-        rm "$config"
-        return 1
-    }
-    rm "$config"
-}
-
 cmd_up() {
     local namespace=${1:-backends}
     cmd_load
@@ -68,7 +56,7 @@ cmd_up() {
         k create namespace "$namespace" >/dev/null
         k label namespace "$namespace" "$LABEL" pod-security.kubernetes.io/enforce=restricted >/dev/null
     fi
-    helm_ upgrade --install backends "$CHART" --namespace "$namespace" --values "$CHART/local-images.yaml" \
+    "$HERE/helm.sh" upgrade --install backends "$CHART" --namespace "$namespace" --values "$CHART/local-images.yaml" \
         --wait --timeout 3m >/dev/null || die "not all is Ready: see kubectl -n $namespace describe pods"
     k -n "$namespace" get services
 }
@@ -76,7 +64,7 @@ cmd_up() {
 cmd_down() {
     local namespace=${1:-backends}
     k get namespace "$namespace" >/dev/null 2>&1 || return 0
-    helm_ uninstall backends --namespace "$namespace" --ignore-not-found --wait >/dev/null
+    "$HERE/helm.sh" uninstall backends --namespace "$namespace" --ignore-not-found --wait >/dev/null
     k delete namespace -l "$LABEL" --field-selector "metadata.name=$namespace" >/dev/null
 }
 

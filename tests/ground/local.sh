@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# A cluster for a person, with Kafka, DynamoDB Local, Redis and an S3 server in it (namespace backends):
-# Kind's where Docker runs (kind-config.yaml), else that of cluster.sh, which needs root.
-#   local.sh up      starts what is missing, loads the images that `make images` made, says how to go on
+# A cluster for a person: Kind's where Docker runs (kind-config.yaml), else that of cluster.sh, which needs root.
+#   local.sh up        starts what is missing of it, with Kafka, DynamoDB Local, Redis and an S3 server in the
+#                      namespace backends; the last line printed is the kubeconfig's path
+#   local.sh platform  starts the platform on it: the operator in messaging-system, and the MessagingCluster chat in
+#                      messaging, of the images in target/images (made by the profile dev when there are none)
 #   local.sh status
 #   local.sh kind ARGUMENT...
 #   local.sh down    ends it, deletes its data
@@ -52,23 +54,42 @@ up_own() {
 }
 
 cmd_up() {
-    local archives
     if has_docker; then up_kind; else up_own; fi
-    "$HERE/backends.sh" up backends
-    shopt -s nullglob
-    archives=("${IMAGES:-$ROOT/target/images}"/*.tar)
-    ((${#archives[@]} == 0)) || "$HERE/load.sh" "${archives[@]}"
-    cat <<TEXT
+    "$HERE/backends.sh" up backends >&2
+    echo "$KUBECONFIG"
+}
 
-The cluster is up: $KUBECONFIG
-Its backends: kafka.backends:9092, dynamodb.backends:8000, redis.backends:6379, objects.backends:9000
+cmd_platform() {
+    local images=${IMAGES:-$ROOT/target/images} binary charts=$ROOT/charts
+    KUBECONFIG=$(cmd_up | tail -n 1)
+    export KUBECONFIG
+    for binary in gateway ingest fanout chatmgmt operator; do
+        [[ -f $images/$binary.tar ]] || IMAGE_PROFILE=${IMAGE_PROFILE:-dev} "$HERE/images.sh" build "$binary" >/dev/null
+        "$HERE/load.sh" "$images/$binary.tar"
+    done
+    restricted messaging-system
+    restricted messaging
+    "$HERE/helm.sh" upgrade --install messaging-operator "$charts/operator" --namespace messaging-system \
+        --wait --timeout 3m >/dev/null
+    "$HERE/helm.sh" upgrade --install chat "$charts/messaging-cluster" --namespace messaging \
+        --values "$charts/messaging-cluster/development.yaml" >/dev/null
+    "$HERE/kubectl.sh" -n messaging wait messagingcluster/chat --for=condition=Ready --timeout=5m >/dev/null
+    "$HERE/kubectl.sh" -n messaging get messagingcluster
+    cat <<TEXT
 
   export KUBECONFIG=$KUBECONFIG
   tests/ground/kubectl.sh get pods -A
-  make images && tests/ground/load.sh target/images/*.tar   # the services, again after a change
-  tilt up                                                        # or: after each change by itself
+  tests/ground/kubectl.sh -n messaging port-forward service/chat-gateway 8080:8080 &
+  tests/ground/kubectl.sh -n messaging port-forward service/chat-chatmgmt 8081:8080 &
+  tests/ground/update.sh gateway     # one binary anew, after a change; tilt up does it by itself
   make cluster-down
 TEXT
+}
+
+# restricted NAMESPACE: makes it, with the strictest rules for pods.
+restricted() {
+    "$HERE/kubectl.sh" get namespace "$1" >/dev/null 2>&1 || "$HERE/kubectl.sh" create namespace "$1" >/dev/null
+    "$HERE/kubectl.sh" label --overwrite namespace "$1" pod-security.kubernetes.io/enforce=restricted >/dev/null
 }
 
 cmd_status() {
@@ -97,6 +118,6 @@ cmd_down() {
 
 (($#)) || usage
 case $1 in
-up | status | kind | down) "cmd_$1" "${@:2}" ;;
+up | platform | status | kind | down) "cmd_$1" "${@:2}" ;;
 *) usage ;;
 esac

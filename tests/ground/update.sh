@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # update.sh BINARY [NAMESPACE]: compiles one service or the operator as it stands, gives its image to the nodes
 # of the local cluster, and replaces its pods of NAMESPACE (all namespaces when not said) one after the other.
-# Its Deployments keep their image's name: the settings of images.sh must be those it was installed with.
+# Nothing happens when the image is as it was. Deployments keep their image's name: the settings of images.sh must be those it was installed with.
 
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -11,9 +11,17 @@ SELF=$(readlink -f "${BASH_SOURCE[0]}")
 HERE=${SELF%/*}
 source "$HERE/lib/processes.sh"
 
+# sum BINARY: of its archive as it is; nothing when there is none.
+sum() { sha256sum 2>/dev/null <"${IMAGES:-${HERE%/tests/ground}/target/images}/$1.tar" || true; }
+
 (($# == 1 || $# == 2)) || usage
 export IMAGE_PROFILE=${IMAGE_PROFILE:-dev}
+before=$(sum "$1")
 archive=$("$HERE/images.sh" build "$1")
+if [[ $before == "$(sum "$1")" ]]; then
+    say "$1 is unchanged"
+    exit
+fi
 "$HERE/load.sh" "$archive"
 
 where=(--all-namespaces)
