@@ -11,4 +11,6 @@ pub mod kinds;
 pub mod lease;
 pub mod metrics;
 pub mod run;
+pub mod tables;
+pub mod topics;
 pub mod watch;
