@@ -80,6 +80,12 @@ impl Fence {
     }
 }
 
+impl crate::engine::Fence for Fence {
+    fn check(&self) -> Result<(), crate::engine::NotLeader> {
+        Self::check(self).map_err(|NotLeader| crate::engine::NotLeader)
+    }
+}
+
 impl Default for Fence {
     fn default() -> Self {
         Self::new()

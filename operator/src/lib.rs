@@ -9,6 +9,7 @@ pub mod engine;
 pub mod events;
 pub mod kinds;
 pub mod lease;
+pub mod ledger;
 pub mod metrics;
 pub mod run;
 pub mod tables;

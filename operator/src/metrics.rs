@@ -218,9 +218,9 @@ impl Metrics {
         self.writes.get_or_create(&OfKind { kind: plural.to_owned() }).inc();
     }
 
-    /// A call to a backing system ended; `code` is `ok` or the kind of failure.
-    pub fn backend(&self, backend: &'static str, op: &'static str, code: &str) {
-        self.backend_requests.get_or_create(&Call { backend, op, code: code.to_owned() }).inc();
+    /// So many calls went to a backing system; `code` is what they came to.
+    pub fn backend(&self, backend: &'static str, op: &'static str, code: &str, calls: u32) {
+        self.backend_requests.get_or_create(&Call { backend, op, code: code.to_owned() }).inc_by(calls.into());
     }
 
     /// The conditions of a cluster, as type and status.

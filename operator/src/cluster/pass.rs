@@ -189,10 +189,10 @@ async fn pass(namespace: &str, name: &str, context: &Context) -> Result<Action, 
             match mode(&cluster, wanted) {
                 Mode::Apply => act(&cluster, wanted, &objects, &fetched, context).await?,
                 Mode::Plan => plan::plan(&cluster, wanted, &objects, &fetched, context).await?,
-                Mode::Paused(why) => Done { paused: Some(why), ..look(&cluster, &fetched, context) },
+                Mode::Paused(why) => Done { paused: Some(why), ..look(&cluster, &fetched, context).await },
             }
         }
-        Err(_) => look(&cluster, &fetched, context),
+        Err(_) => look(&cluster, &fetched, context).await,
     };
     done.images = images(&cluster, &done.applied, context).await?;
     let written = status::write(&clusters, &cluster, status::Seen::new(&wanted, &fetched, &done), context).await?;
@@ -260,8 +260,8 @@ async fn act(
 }
 
 /// Changes nothing.
-fn look(cluster: &MessagingCluster, fetched: &fetch::Fetched, context: &Context) -> Done {
-    let reports = context.backends.last(&cluster.uid().unwrap_or_default());
+async fn look(cluster: &MessagingCluster, fetched: &fetch::Fetched, context: &Context) -> Done {
+    let reports = context.backends.last(&cluster.uid().unwrap_or_default()).await;
     Done { applied: apply::observe(&cluster.name_any(), &fetched.live), reports, ..Done::default() }
 }
 

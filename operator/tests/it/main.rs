@@ -1,0 +1,5 @@
+//! The operator on a real API server, scenario by scenario.
+
+mod leader;
+mod reconcile;
+mod world;
