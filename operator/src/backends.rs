@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,8 +20,8 @@ use crate::{
     cluster::validate::{Billing, Cluster, KafkaLogin},
     config::Settings,
     engine::{self, Act, Convergence, Gone, Owner, Report},
-    ledger::{ConfigMapLedger, Part},
     lease::Fence,
+    ledger::{ConfigMapLedger, Part},
     metrics::Metrics,
     tables, topics,
 };
@@ -110,8 +110,7 @@ impl Backends {
         let state = self.state(&cluster.uid);
         let mut state = state.lock().await;
         let State { topics, tables } = &mut *state;
-        let (topics, tables) =
-            tokio::join!(self.topics(cluster, act, topics), self.tables(cluster, act, tables));
+        let (topics, tables) = tokio::join!(self.topics(cluster, act, topics), self.tables(cluster, act, tables));
         Reports { topics, tables }
     }
 
@@ -122,7 +121,7 @@ impl Backends {
         if let Some(report) = kept.fresh(made_for, self.topics_resync) {
             return Some(report);
         }
-        let report = match self.topics_admin(&connection, kept) {
+        let report = match Self::topics_admin(&connection, kept) {
             Ok(admin) => {
                 let ledger = self.ledger(cluster, Part::Topics);
                 let pass = topics::Pass {
@@ -148,12 +147,8 @@ impl Backends {
         }
         let admin = tables_admin(&connection, kept).await;
         let ledger = self.ledger(cluster, Part::Tables);
-        let pass = tables::Pass {
-            tables: &*admin,
-            ledger: &ledger,
-            fence: &self.fence,
-            convergence: &mut kept.convergence,
-        };
+        let pass =
+            tables::Pass { tables: &*admin, ledger: &ledger, fence: &self.fence, convergence: &mut kept.convergence };
         let report = pass.run(&wanted, act).await.map_err(|failure| failure.to_string());
         self.count("dynamodb", report, made_for, kept)
     }
@@ -186,7 +181,7 @@ impl Backends {
         let mut state = state.lock().await;
         let State { topics: of_topics, tables: of_tables } = &mut *state;
         let wanted = wanted_topics(cluster);
-        let topics = match self.topics_admin(&brokers(cluster), of_topics) {
+        let topics = match Self::topics_admin(&brokers(cluster), of_topics) {
             Ok(admin) => {
                 let ledger = self.ledger(cluster, Part::Topics);
                 let (brokers, fence, convergence) = (&*admin, &self.fence, &mut of_topics.convergence);
@@ -217,7 +212,6 @@ impl Backends {
     }
 
     fn topics_admin(
-        &self,
         connection: &kafka::Connection,
         kept: &mut Kept<kafka::Admin>,
     ) -> Result<Arc<kafka::Admin>, kafka::Error> {
@@ -319,8 +313,7 @@ fn wanted_topics(cluster: &Cluster) -> topics::Wanted {
 
 fn brokers(cluster: &Cluster) -> kafka::Connection {
     let asked = cluster.kafka();
-    let authorities =
-        asked.tls.as_ref().map(|tls| tls.authorities.as_ref().map(|authorities| authorities.pem.clone()));
+    let authorities = asked.tls.as_ref().map(|tls| tls.authorities.as_ref().map(|authorities| authorities.pem.clone()));
     let mut tls = authorities.map(|authorities| kafka::Tls { authorities, identity: None });
     let authentication = match &asked.login {
         KafkaLogin::None => Authentication::None,

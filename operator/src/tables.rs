@@ -176,6 +176,8 @@ impl Pass<'_> {
                 Way { tables: self.tables, fence: self.fence, convergence: &*self.convergence, wanted, table, known };
             Box::pin(way.go(found, act, until, &count))
         });
+        // As a list: the compiler can't see that a lazy one may move between threads.
+        let ways: Vec<_> = ways.collect();
         let left: Vec<Left> = stream::iter(ways).buffered(AT_ONCE).try_collect().await?;
 
         let mut report = Report {
@@ -286,7 +288,7 @@ impl Pass<'_> {
     }
 
     async fn observe(&self, wanted: &Wanted, count: &Count) -> Vec<Result<Option<TableState>, Error>> {
-        let looks = wanted.tables.iter().map(|table| look(self.tables, &table.name, count));
+        let looks: Vec<_> = wanted.tables.iter().map(|table| look(self.tables, &table.name, count)).collect();
         stream::iter(looks).buffered(AT_ONCE).collect().await
     }
 

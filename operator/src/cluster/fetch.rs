@@ -187,7 +187,8 @@ async fn live(cluster: &MessagingCluster, context: &Context, known: validate::Ki
     for (kind, list) in try_join_all(lists).await? {
         for mut object in list {
             // Items of a list do not carry their type.
-            object.types = Some(TypeMeta { api_version: kind.resource.api_version.clone(), kind: kind.resource.kind.clone() });
+            object.types =
+                Some(TypeMeta { api_version: kind.resource.api_version.clone(), kind: kind.resource.kind.clone() });
             live.insert(Key { kind: kind.clone(), name: object.name_any() }, object);
         }
     }

@@ -139,7 +139,7 @@ pub async fn reconcile(read: Arc<Read>, context: Arc<Context>) -> Result<Action,
     let begun = Instant::now();
     let (namespace, name) = (read.namespace().unwrap_or_default(), read.name_any());
     let limit = context.settings.reconcile_timeout;
-    let ended = match tokio::time::timeout(limit, pass(&namespace, &name, &context)).await {
+    let ended = match tokio::time::timeout(limit, Box::pin(pass(&namespace, &name, &context))).await {
         Ok(ended) => ended,
         Err(_) => Err(Error::Timeout(limit)),
     };
