@@ -46,6 +46,25 @@ unit() {
     done
 }
 
+# What the operator's chart says must be what the operator knows: its settings, and the metrics of its alerts.
+agreement() {
+    local settings metrics name
+    settings=$(sed -n 's/.*env = "\([A-Z_]*\)".*/\1/p' "$ROOT"/{operator,services/platform}/src/config.rs)
+    metrics=$(grep -ohE '"[a-z_]+"' "$ROOT/operator/src/metrics.rs" | tr -d '"')
+    [[ -n $settings && -n $metrics ]] || die 'the operator has no settings or metrics where they were looked for'
+    render operator "$ROOT/charts/operator/ci/namespaced.yaml" >"$WORK/rendered.yaml"
+    for name in $(grep -oE '\{name: [A-Z_]+, value' "$WORK/rendered.yaml" | sed 's/{name: //; s/,.*//'); do
+        grep -qx "$name" <<<"$settings" || [[ $name == POD_* ]] || die "the operator has no setting $name"
+    done
+    for name in $(sed -n 's/.*env = "\([A-Z_]*\)".*/\1/p' "$ROOT/operator/src/config.rs"); do
+        grep -q "{name: $name, value" "$WORK/rendered.yaml" || die "the operator's chart does not set $name"
+    done
+    for name in $(grep -oE '(controller_runtime|workqueue|leader_election|messaging_operator)_[a-z_]+' \
+        "$ROOT/charts/operator/files/alerts.yaml" | sort -u); do
+        grep -qx "${name%_total}" <<<"$metrics" || die "an alert asks for $name, which the operator does not have"
+    done
+}
+
 # render CHART VALUES
 render() {
     local name=$1
@@ -217,4 +236,5 @@ cmp -s "$ROOT/crds/generated/messagingclusters.yaml" "$ROOT/charts/operator/file
     die "the operator's chart has another definition than crds/generated: run make crds"
 lint
 unit
+agreement
 [[ ${1:-all} == quick ]] || server
