@@ -174,6 +174,8 @@ once() (
     exec {lock}>"$folder.lock"
     flock "$lock"
     [[ ! -d $folder ]] || exit 0
+    # What a killed one left.
+    rm -rf "$folder".??????
     work=$(mktemp -d "$folder.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     # Not as a condition, which would switch off `set -e` inside the command.
