@@ -53,16 +53,17 @@ agreement() {
     metrics=$(grep -ohE '"[a-z_]+"' "$ROOT/operator/src/metrics.rs" | tr -d '"')
     [[ -n $settings && -n $metrics ]] || die 'the operator has no settings or metrics where they were looked for'
     render operator "$ROOT/charts/operator/ci/namespaced.yaml" >"$WORK/rendered.yaml"
-    for name in $(grep -oE '\{name: [A-Z_]+, value' "$WORK/rendered.yaml" | sed 's/{name: //; s/,.*//'); do
-        grep -qx "$name" <<<"$settings" || [[ $name == POD_* ]] || die "the operator has no setting $name"
-    done
-    for name in $(sed -n 's/.*env = "\([A-Z_]*\)".*/\1/p' "$ROOT/operator/src/config.rs"); do
+    while read -r name; do
+        # Those of AWS' own library are no settings of the operator's.
+        grep -qx "$name" <<<"$settings" || [[ $name == AWS_* ]] || die "the operator has no setting $name"
+    done < <(sed -n 's/.*{name: \([A-Z_]*\), value.*/\1/p' "$WORK/rendered.yaml")
+    while read -r name; do
         grep -q "{name: $name, value" "$WORK/rendered.yaml" || die "the operator's chart does not set $name"
-    done
-    for name in $(grep -oE '(controller_runtime|workqueue|leader_election|messaging_operator)_[a-z_]+' \
-        "$ROOT/charts/operator/files/alerts.yaml" | sort -u); do
+    done < <(sed -n 's/.*env = "\([A-Z_]*\)".*/\1/p' "$ROOT/operator/src/config.rs")
+    while read -r name; do
         grep -qx "${name%_total}" <<<"$metrics" || die "an alert asks for $name, which the operator does not have"
-    done
+    done < <(grep -oE '(controller_runtime|workqueue|leader_election|messaging_operator)_[a-z_]+' \
+        "$ROOT/charts/operator/files/alerts.yaml" | sort -u)
 }
 
 # render CHART VALUES
@@ -223,10 +224,13 @@ server() {
     GROUND_STATE=$folder "$ROOT/tests/ground/control_plane.sh" down 2>/dev/null
 }
 
-(($# <= 1)) && [[ ${1:-all} == all || $1 == quick ]] || {
+[[ $# == 0 || $* == quick ]] || {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
+for command in python3 openssl; do
+    command -v "$command" >/dev/null || die "$command is missing: install it with your package manager"
+done
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/charts.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 # Nothing of the person's own Helm is read or written.
@@ -237,4 +241,4 @@ cmp -s "$ROOT/crds/generated/messagingclusters.yaml" "$ROOT/charts/operator/file
 lint
 unit
 agreement
-[[ ${1:-all} == quick ]] || server
+[[ ${1:-} == quick ]] || server

@@ -3,9 +3,10 @@
 #   install.sh TOOL...   helm, helm-unittest; prints one folder a line, each holding the tool of its name
 # Takes a machine's own Go, or fetches one. A minute or two for both on two idle cores.
 
-# shellcheck source-path=SCRIPTDIR
+# shellcheck source-path=SCRIPTDIR/../ground
 set -euo pipefail
 
+# shellcheck disable=SC2034 # says who speaks
 PART=tools
 SELF=$(readlink -f "${BASH_SOURCE[0]}")
 TOOLS=${SELF%/*}
