@@ -21,6 +21,63 @@ pub struct Ground {
     pub redis: String,
 }
 
+/// A system that a test may kill and start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// The log.
+    Kafka,
+    /// The store.
+    DynamoDb,
+    /// The cache.
+    Redis,
+}
+
+/// Systems of one test alone, which keep their data when they are killed.
+#[derive(Debug)]
+pub struct OwnGround {
+    /// Where they listen, the same after each start.
+    pub ground: Ground,
+    state: tempfile::TempDir,
+}
+
+impl OwnGround {
+    /// Starts them; they end with this process.
+    ///
+    /// # Errors
+    /// With what a script said.
+    pub async fn start() -> anyhow::Result<Self> {
+        let state = tempfile::tempdir()?;
+        let ground = Ground::start("disk", Some(state.path())).await?;
+        Ok(Self { ground, state })
+    }
+
+    /// Kills a system, as a crash does.
+    ///
+    /// # Errors
+    /// With what its script said.
+    pub async fn kill(&self, system: System) -> anyhow::Result<()> {
+        self.tell(system, "kill").await
+    }
+
+    /// Starts a killed one again.
+    ///
+    /// # Errors
+    /// With what its script said.
+    pub async fn start_again(&self, system: System) -> anyhow::Result<()> {
+        self.tell(system, "start").await
+    }
+
+    async fn tell(&self, system: System, what: &str) -> anyhow::Result<()> {
+        let arguments: (&str, &[&str]) = match system {
+            System::Kafka => ("kafka.sh", &[what, "1"]),
+            System::DynamoDb => ("dynamodb-local.sh", &[what]),
+            System::Redis => ("redis.sh", &[what]),
+        };
+        run(arguments.0, arguments.1, Some(self.state.path())).await?;
+        Ok(())
+    }
+}
+
 static SHARED: OnceCell<Ground> = OnceCell::const_new();
 
 impl Ground {
@@ -29,14 +86,14 @@ impl Ground {
     /// # Errors
     /// With what a script said.
     pub async fn shared() -> anyhow::Result<&'static Self> {
-        SHARED.get_or_try_init(Self::start).await
+        SHARED.get_or_try_init(|| Self::start("memory", None)).await
     }
 
-    async fn start() -> anyhow::Result<Self> {
+    async fn start(tables: &str, state: Option<&Path>) -> anyhow::Result<Self> {
         let (kafka, store, redis) = tokio::try_join!(
-            up("kafka.sh", &["1", "--scram"], None),
-            up("dynamodb-local.sh", &["memory"], None),
-            up("redis.sh", &["plain"], None),
+            run("kafka.sh", &["up", "1", "--scram"], state),
+            run("dynamodb-local.sh", &["up", tables], state),
+            run("redis.sh", &["up", "plain"], state),
         )?;
         let [kafka_scram, kafka] = kafka.as_slice() else { anyhow::bail!("kafka.sh printed {kafka:?}") };
         Ok(Self { kafka: kafka.clone(), kafka_scram: kafka_scram.clone(), store: last(store)?, redis: last(redis)? })
@@ -60,7 +117,7 @@ impl SecureRedis {
     /// With what the script said.
     pub async fn start() -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
-        let address = last(up("redis.sh", &["secure"], Some(state.path())).await?)?;
+        let address = last(run("redis.sh", &["up", "secure"], Some(state.path())).await?)?;
         Ok(Self { address, authority: state.path().join("redis/tls/ca.crt"), _state: state })
     }
 }
@@ -70,16 +127,16 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ground").join(name)
 }
 
-/// Starts a system, and returns the lines that its script printed.
-async fn up(name: &str, more: &[&str], state: Option<&Path>) -> anyhow::Result<Vec<String>> {
+/// Runs a script to its end, and returns the lines that it printed.
+async fn run(name: &str, arguments: &[&str], state: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let mut command = Command::new(script(name));
-    command.arg("up").args(more).env("GROUND_OWNER", std::process::id().to_string()).stdin(Stdio::null());
+    command.args(arguments).env("GROUND_OWNER", std::process::id().to_string()).stdin(Stdio::null());
     if let Some(state) = state {
         command.env("GROUND_STATE", state);
     }
     let output = command.output().await.with_context(|| format!("failed to run {name}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "{name} did not start: {said}");
+    anyhow::ensure!(output.status.success(), "{name} {arguments:?} failed: {said}");
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 

@@ -8,7 +8,7 @@ use tests::{
     history::{Acknowledged, Violations, check_history, check_order, check_view},
     world::{
         cluster::{Cluster, Order, Plan},
-        ground::{Ground, SecureRedis},
+        ground::{Ground, OwnGround, SecureRedis, System},
         service::Service,
     },
 };
@@ -188,6 +188,47 @@ async fn redis_with_tls_and_a_password_takes_the_services_and_a_changed_password
     let cluster = cluster?;
     let (ana, ben, chat) = two(&cluster).await?;
     talk(&ana, &ben, &chat).await
+}
+
+#[tokio::test]
+async fn each_system_may_go_away_and_come_back() -> anyhow::Result<()> {
+    let own = OwnGround::start().await?;
+    let mut cluster = Cluster::start(&Plan::new("away", &own.ground)).await?;
+    let (ana, ben, chat) = two(&cluster).await?;
+    talk(&ana, &ben, &chat).await?;
+
+    // The cache: nobody new is let in, what is said is stored, and is shown once it is back.
+    own.kill(System::Redis).await?;
+    for service in [&cluster.gateways[0], &cluster.gateways[1], &cluster.fanout, &cluster.chatmgmt] {
+        let why = service.unready_with("cache (").await?;
+        assert_eq!(service.page("/livez").await?.0, 200, "{} waits: {why}", service.name());
+    }
+    ana.send(&chat, "without the cache").await?;
+    own.start_again(System::Redis).await?;
+    ben.wait_for(&chat, 3, WITHIN).await?;
+
+    // The log: what is said is stored, and is shown once it is back.
+    own.kill(System::Kafka).await?;
+    ana.send(&chat, "without the log").await?;
+    own.start_again(System::Kafka).await?;
+    ben.wait_for(&chat, 4, WITHIN).await?;
+
+    // The store: what is said has no answer until it is back.
+    own.kill(System::DynamoDb).await?;
+    cluster.chatmgmt.unready_with("store (").await?;
+    for ingest in &cluster.ingests {
+        ingest.unready_with("ingest lease (").await?;
+    }
+    let answer = ana.begin_send(&chat, "without the store").await?;
+    own.start_again(System::DynamoDb).await?;
+    tokio::time::timeout(WITHIN, answer).await.context("no answer in time")???;
+    let view = ben.wait_for(&chat, 5, WITHIN).await?;
+    assert_eq!(check_view(&view, &ana.rest().history(&chat).await?), Violations::new());
+    // No process was replaced meanwhile, and all are content.
+    for service in cluster.services() {
+        service.ready().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
