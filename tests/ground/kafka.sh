@@ -2,9 +2,12 @@
 # Apache Kafka in KRaft mode on 127.0.0.1, one or three nodes that are broker and controller.
 #   kafka.sh build              fetches the broker, once; up does it too
 #   kafka.sh lib                prints the folder of its jars
-#   kafka.sh up [1|3] [--scram] the last line printed is the bootstrap servers, HOST:PORT[,HOST:PORT…];
+#   kafka.sh up [1|3] [--scram] [--tls]
+#                               the last line printed is the bootstrap servers, HOST:PORT[,HOST:PORT…];
 #                               with --scram the line before it is those of the SASL_PLAINTEXT listener
-#                               (SCRAM-SHA-512, user app, password app-secret)
+#                               (SCRAM-SHA-512, user app, password app-secret); with --tls the first line is
+#                               those of the SSL listener, which asks for a certificate: GROUND_STATE/kafka/tls
+#                               has ca.crt, client.crt and client.key
 #   kafka.sh stop N             ends node N in good order
 #   kafka.sh kill N             ends node N at once, as a crash would
 #   kafka.sh start N            starts node N again, with its data and ports; returns when it serves
@@ -20,6 +23,7 @@ SELF=$(readlink -f "${BASH_SOURCE[0]}")
 HERE=${SELF%/*}
 source "$HERE/lib/processes.sh"
 source "$HERE/lib/jars.sh"
+source "$HERE/lib/tls.sh"
 
 VERSION=4.1.1
 JARS=(
@@ -33,6 +37,7 @@ PASSWORD=app-secret
 
 cmd_build() {
     packages_java
+    packages openssl=openssl
     once "$LIB" make_lib
 }
 
@@ -63,7 +68,7 @@ PROPERTIES
         --add-scram "SCRAM-SHA-512=[name=app,password=$PASSWORD]" >&2
 }
 
-# configure NODE COUNT: ports are in PORTS, three a node.
+# configure NODE COUNT: ports are in PORTS, three a node, then one a node for TLS.
 configure() {
     local node=$1 count=$2 dir=$STATE/$1 replicas=1 isr=1 voters='' i at=$((($1 - 1) * 3))
     ((count == 1)) || replicas=3 isr=2
@@ -79,7 +84,7 @@ controller.quorum.voters=$voters
 listeners=PLAINTEXT://127.0.0.1:${PORTS[at]},SASL_PLAINTEXT://127.0.0.1:${PORTS[at + 1]},CONTROLLER://127.0.0.1:${PORTS[at + 2]}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs=$dir/data
@@ -98,6 +103,15 @@ broker.session.timeout.ms=6000
 log.cleaner.dedupe.buffer.size=16777216
 controlled.shutdown.max.retries=1
 PROPERTIES
+    [[ -d $STATE/tls ]] || return 0
+    sed -i "s,^listeners=.*,&\,SSL://127.0.0.1:${PORTS[count * 3 + node - 1]}," "$dir/server.properties"
+    cat >>"$dir/server.properties" <<PROPERTIES
+ssl.keystore.type=PEM
+ssl.keystore.location=$STATE/tls/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$STATE/tls/ca.crt
+ssl.client.auth=required
+PROPERTIES
 }
 
 start_node() {
@@ -110,32 +124,39 @@ wait_node() {
     WAIT_ON=node-$1 wait_for 90 "node $1" grep -q 'Kafka Server started' "$LOGS/node-$1.log"
 }
 
-# servers LISTENER: 0 is PLAINTEXT, 1 is SASL_PLAINTEXT.
+# servers PORT…: of all nodes.
 servers() {
-    local i list=''
-    for ((i = $1; i < ${#PORTS[@]}; i += 3)); do list+=${list:+,}127.0.0.1:${PORTS[i]}; done
+    local port list=''
+    for port; do list+=${list:+,}127.0.0.1:$port; done
     echo "$list"
 }
 
 cmd_up() {
-    local count=1 scram='' node nodes
+    local count=1 scram='' tls='' node nodes plain=() sasl=()
     while (($#)); do
         case $1 in
         1 | 3) count=$1 ;;
         --scram) scram=yes ;;
+        --tls) tls=yes ;;
         *) usage ;;
         esac
         shift
     done
     cmd_build
     new_state
-    free_ports $((count * 3))
+    free_ports $((count * 4))
+    if [[ -n $tls ]]; then
+        certificates "$STATE/tls"
+        cat "$STATE/tls/server.key" "$STATE/tls/server.crt" >"$STATE/tls/server.pem"
+    fi
     mapfile -t nodes < <(seq "$count")
     for node in "${nodes[@]}"; do configure "$node" "$count"; done
     for node in "${nodes[@]}"; do start_node "$node"; done
     for node in "${nodes[@]}"; do wait_node "$node"; done
-    [[ -z $scram ]] || servers 1
-    servers 0
+    for node in "${nodes[@]}"; do plain+=("${PORTS[node * 3 - 3]}") sasl+=("${PORTS[node * 3 - 2]}"); done
+    [[ -z $tls ]] || servers "${PORTS[@]:count * 3}"
+    [[ -z $scram ]] || servers "${sasl[@]}"
+    servers "${plain[@]}"
 }
 
 a_node() {

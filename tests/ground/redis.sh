@@ -15,19 +15,9 @@ PART=redis
 SELF=$(readlink -f "${BASH_SOURCE[0]}")
 HERE=${SELF%/*}
 source "$HERE/lib/processes.sh"
+source "$HERE/lib/tls.sh"
 
 cmd_build() { packages redis-server=redis-server openssl=openssl; }
-
-certificates() {
-    local dir=$STATE/tls
-    mkdir -m 700 "$dir"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=ground-ca \
-        -keyout "$dir/ca.key" -out "$dir/ca.crt" 2>/dev/null
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
-        -keyout "$dir/server.key" -out "$dir/server.csr" 2>/dev/null
-    openssl x509 -req -in "$dir/server.csr" -CA "$dir/ca.crt" -CAkey "$dir/ca.key" -CAcreateserial -days 30 \
-        -extfile <(echo 'subjectAltName=DNS:localhost,IP:127.0.0.1') -out "$dir/server.crt" 2>/dev/null
-}
 
 # serve: starts the server as $STATE/redis.conf says, waits until it serves.
 serve() {
@@ -49,7 +39,7 @@ cmd_up() {
         if [[ $kind == plain ]]; then
             echo "port $port"
         else
-            certificates
+            certificates "$STATE/tls"
             printf '%s\n' 'port 0' "tls-port $port" 'tls-auth-clients no' "tls-ca-cert-file $STATE/tls/ca.crt" \
                 "tls-cert-file $STATE/tls/server.crt" "tls-key-file $STATE/tls/server.key" \
                 'user default off' 'user app on >app-secret ~* &* +@all -@dangerous +info'

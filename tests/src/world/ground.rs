@@ -15,6 +15,10 @@ pub struct Ground {
     pub kafka: String,
     /// The same Kafka for user `app` with the password `app-secret`, by SCRAM-SHA-512.
     pub kafka_scram: String,
+    /// The same Kafka for who has a certificate of its authority.
+    pub kafka_tls: String,
+    /// Folder with `ca.crt`, `client.crt` and `client.key` for that.
+    pub kafka_certificates: PathBuf,
     /// DynamoDB Local.
     pub store: String,
     /// Redis without authentication.
@@ -47,7 +51,7 @@ impl OwnGround {
     /// With what a script said.
     pub async fn start() -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
-        let ground = Ground::start("disk", Some(state.path())).await?;
+        let ground = Ground::start("disk", state.path()).await?;
         Ok(Self { ground, state })
     }
 
@@ -73,7 +77,7 @@ impl OwnGround {
             System::DynamoDb => ("dynamodb-local.sh", &[what]),
             System::Redis => ("redis.sh", &[what]),
         };
-        run(arguments.0, arguments.1, Some(self.state.path())).await?;
+        run(arguments.0, arguments.1, self.state.path()).await?;
         Ok(())
     }
 }
@@ -86,17 +90,30 @@ impl Ground {
     /// # Errors
     /// With what a script said.
     pub async fn shared() -> anyhow::Result<&'static Self> {
-        SHARED.get_or_try_init(|| Self::start("memory", None)).await
+        let start = || async {
+            // The systems' guard removes it when this process has ended.
+            let state = tempfile::Builder::new().prefix("ground.").tempdir()?.keep();
+            Self::start("memory", &state).await
+        };
+        SHARED.get_or_try_init(start).await
     }
 
-    async fn start(tables: &str, state: Option<&Path>) -> anyhow::Result<Self> {
+    async fn start(tables: &str, state: &Path) -> anyhow::Result<Self> {
+        let store = ["up", tables];
         let (kafka, store, redis) = tokio::try_join!(
-            run("kafka.sh", &["up", "1", "--scram"], state),
-            run("dynamodb-local.sh", &["up", tables], state),
+            run("kafka.sh", &["up", "1", "--scram", "--tls"], state),
+            run("dynamodb-local.sh", &store, state),
             run("redis.sh", &["up", "plain"], state),
         )?;
-        let [kafka_scram, kafka] = kafka.as_slice() else { anyhow::bail!("kafka.sh printed {kafka:?}") };
-        Ok(Self { kafka: kafka.clone(), kafka_scram: kafka_scram.clone(), store: last(store)?, redis: last(redis)? })
+        let [kafka_tls, kafka_scram, kafka] = kafka.as_slice() else { anyhow::bail!("kafka.sh printed {kafka:?}") };
+        Ok(Self {
+            kafka: kafka.clone(),
+            kafka_scram: kafka_scram.clone(),
+            kafka_tls: kafka_tls.clone(),
+            kafka_certificates: state.join("kafka/tls"),
+            store: last(store)?,
+            redis: last(redis)?,
+        })
     }
 }
 
@@ -117,7 +134,7 @@ impl SecureRedis {
     /// With what the script said.
     pub async fn start() -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
-        let address = last(run("redis.sh", &["up", "secure"], Some(state.path())).await?)?;
+        let address = last(run("redis.sh", &["up", "secure"], state.path()).await?)?;
         Ok(Self { address, authority: state.path().join("redis/tls/ca.crt"), _state: state })
     }
 }
@@ -128,13 +145,10 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// Runs a script to its end, and returns the lines that it printed.
-async fn run(name: &str, arguments: &[&str], state: Option<&Path>) -> anyhow::Result<Vec<String>> {
+async fn run(name: &str, arguments: &[&str], state: &Path) -> anyhow::Result<Vec<String>> {
     let mut command = Command::new(script(name));
-    command.args(arguments).env("GROUND_OWNER", std::process::id().to_string()).stdin(Stdio::null());
-    if let Some(state) = state {
-        command.env("GROUND_STATE", state);
-    }
-    let output = command.output().await.with_context(|| format!("failed to run {name}"))?;
+    command.args(arguments).env("GROUND_OWNER", std::process::id().to_string()).env("GROUND_STATE", state);
+    let output = command.stdin(Stdio::null()).output().await.with_context(|| format!("failed to run {name}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "{name} {arguments:?} failed: {said}");
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())

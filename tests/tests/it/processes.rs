@@ -1,6 +1,6 @@
 //! The four services as separate processes over Kafka, DynamoDB Local and Redis, as pods run them.
 
-use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Context as _;
 use tests::{
@@ -164,6 +164,29 @@ async fn kafka_with_scram_takes_the_services_and_nobody_without_a_password() -> 
 }
 
 #[tokio::test]
+async fn kafka_with_mutual_tls_takes_the_services_and_nobody_without_a_certificate() -> anyhow::Result<()> {
+    let ground = Ground::shared().await?;
+    let file = |name: &str| ground.kafka_certificates.join(name).display().to_string();
+    let plan = Plan::new("mtls", ground)
+        .with("LOG_BROKERS", &ground.kafka_tls)
+        .with("LOG_TLS", "on")
+        .with("LOG_TLS_CA_FILE", file("ca.crt"))
+        .with("LOG_AUTH", "mtls")
+        .with("LOG_TLS_CERTIFICATE_FILE", file("client.crt"))
+        .with("LOG_TLS_KEY_FILE", file("client.key"));
+    let mut cluster = Cluster::start(&plan).await?;
+    let (ana, ben, chat) = two(&cluster).await?;
+    talk(&ana, &ben, &chat).await?;
+
+    // Without a certificate there is no place in the group, and the process waits.
+    cluster.fanout.kill().await?;
+    cluster.fanout.set("LOG_AUTH", "none");
+    cluster.fanout.start_again()?;
+    cluster.fanout.unready_with("log").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn redis_with_tls_and_a_password_takes_the_services_and_a_changed_password_heals() -> anyhow::Result<()> {
     let ground = Ground::shared().await?;
     let redis = SecureRedis::start().await?;
@@ -237,11 +260,18 @@ async fn what_is_missing_or_wrong_ends_a_service_with_its_name() -> anyhow::Resu
     let token = folder.path().join("internal-token");
     std::fs::write(&token, "between the services")?;
     let nowhere = || "127.0.0.1:9".to_owned();
-    let ground = Ground { kafka: nowhere(), kafka_scram: nowhere(), store: nowhere(), redis: nowhere() };
+    let ground = Ground {
+        kafka: nowhere(),
+        kafka_scram: nowhere(),
+        kafka_tls: nowhere(),
+        kafka_certificates: PathBuf::new(),
+        store: nowhere(),
+        redis: nowhere(),
+    };
     let plan = Plan::new("wrong", &ground).with("INTERNAL_TOKEN_FILE", token.display().to_string());
     let cases = [
         ("LOG_AUTH", "scram-sha-512", "--log-user-file"),
-        ("LOG_AUTH", "aws-iam", "--log-auth=aws-iam"),
+        ("LOG_AUTH", "aws-iam", "--log-auth can't be used"),
         ("LOG_TLS_CA_FILE", "/nonexistent", "--log-tls is off"),
         ("INTERNAL_TOKEN_FILE", "/nonexistent", "/nonexistent"),
         ("STOP_TIMEOUT", "soon", "--stop-timeout"),
@@ -255,9 +285,12 @@ async fn what_is_missing_or_wrong_ends_a_service_with_its_name() -> anyhow::Resu
         assert!(!log.contains("panicked"), "{log}");
     }
     // With nothing behind it, it waits and says for what.
-    let service = Service::start("ingest", "ingest", folder.path(), plan.variables())?;
+    let mut service = Service::start("ingest", "ingest", folder.path(), plan.variables())?;
     service.unready_with("ingest lease (").await?;
     assert_eq!(service.page("/livez").await?.0, 200);
+    service.terminate().await?;
+    let (code, log) = service.ended().await?;
+    assert_eq!(code, Some(0), "{log}");
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 use platform::Secret;
 use rdkafka::ClientConfig;
 
+use super::admin::{self, Security};
+
 /// Whether the connection to the brokers is encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Tls {
@@ -71,43 +73,41 @@ impl Access {
     /// # Errors
     /// With the name of the setting that is missing, contradicts another, or names a file that can't be read.
     pub fn apply(&self, client: &mut ClientConfig) -> anyhow::Result<()> {
-        let is_encrypted = self.log_tls == Tls::On;
-        let by_password = self.log_auth == Authentication::ScramSha512;
-        let protocol = match (is_encrypted, by_password) {
-            (false, false) => "plaintext",
-            (false, true) => "sasl_plaintext",
-            (true, false) => "ssl",
-            (true, true) => "sasl_ssl",
+        let security = Security { authentication: self.authentication()?, tls: self.tls()? };
+        security.apply(client).context("--log-auth can't be used")
+    }
+
+    fn authentication(&self) -> anyhow::Result<admin::Authentication> {
+        Ok(match self.log_auth {
+            Authentication::None | Authentication::Mtls => admin::Authentication::None,
+            Authentication::ScramSha512 => admin::Authentication::Scram {
+                user: needed("--log-user-file", self.log_user_file.as_deref())?.expose().to_owned(),
+                password: needed("--log-password-file", self.log_password_file.as_deref())?,
+            },
+            Authentication::AwsIam => admin::Authentication::AwsIam,
+        })
+    }
+
+    fn tls(&self) -> anyhow::Result<Option<admin::Tls>> {
+        if self.log_tls == Tls::Off {
+            anyhow::ensure!(self.log_tls_ca_file.is_none(), "--log-tls-ca-file is set, but --log-tls is off");
+            anyhow::ensure!(self.log_auth != Authentication::Mtls, "--log-auth=mtls needs --log-tls=on");
+            return Ok(None);
+        }
+        let authorities = match &self.log_tls_ca_file {
+            Some(file) => Some(read("--log-tls-ca-file", file)?.expose().to_owned()),
+            None => None,
         };
-        client.set("security.protocol", protocol);
-        match &self.log_tls_ca_file {
-            Some(_) if !is_encrypted => anyhow::bail!("--log-tls-ca-file is set, but --log-tls is off"),
-            Some(file) => {
-                client.set("ssl.ca.pem", read("--log-tls-ca-file", file)?.expose());
-            }
-            None => {}
-        }
-        match self.log_auth {
-            Authentication::None => {}
-            Authentication::ScramSha512 => {
-                let user = needed("--log-user-file", self.log_user_file.as_deref())?;
-                let password = needed("--log-password-file", self.log_password_file.as_deref())?;
-                client
-                    .set("sasl.mechanism", "SCRAM-SHA-512")
-                    .set("sasl.username", user.expose())
-                    .set("sasl.password", password.expose());
-            }
-            Authentication::Mtls => {
-                anyhow::ensure!(is_encrypted, "--log-auth=mtls needs --log-tls=on");
-                let certificate = needed("--log-tls-certificate-file", self.log_tls_certificate_file.as_deref())?;
-                let key = needed("--log-tls-key-file", self.log_tls_key_file.as_deref())?;
-                client.set("ssl.certificate.pem", certificate.expose()).set("ssl.key.pem", key.expose());
-            }
-            Authentication::AwsIam => {
-                anyhow::bail!("--log-auth=aws-iam is not built yet: use scram-sha-512 or mtls");
-            }
-        }
-        Ok(())
+        let identity = match self.log_auth {
+            Authentication::Mtls => Some(admin::Identity {
+                certificate: needed("--log-tls-certificate-file", self.log_tls_certificate_file.as_deref())?
+                    .expose()
+                    .to_owned(),
+                key: needed("--log-tls-key-file", self.log_tls_key_file.as_deref())?,
+            }),
+            Authentication::None | Authentication::ScramSha512 | Authentication::AwsIam => None,
+        };
+        Ok(Some(admin::Tls { authorities, identity }))
     }
 }
 
@@ -172,6 +172,6 @@ mod tests {
         let error = refused(&["--log-tls=on", "--log-tls-ca-file=/none"]);
         assert!(error.contains("--log-tls-ca-file") && error.contains("/none"), "{error}");
         assert!(refused(&["--log-tls-ca-file=/none"]).contains("--log-tls is off"));
-        assert!(refused(&["--log-auth=aws-iam"]).contains("not built yet"));
+        assert!(refused(&["--log-auth=aws-iam"]).contains("AWS IAM"));
     }
 }

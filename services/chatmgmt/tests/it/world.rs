@@ -129,6 +129,7 @@ impl World {
         let (listener, address) =
             process.bind("test", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
         process.serve_http("rest", listener, running.http);
+        tokio::time::timeout(std::time::Duration::from_secs(20), process.ready()).await.expect("ready");
         let client = reqwest::Client::new();
         Self { clock, cache: Some(cache), base: format!("http://{address}"), client, process, auth_dir, _log: log }
     }
