@@ -1,9 +1,16 @@
 //! provision: makes the tables, the topics and the keys that the four services need, where no operator does.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::{Parser, ValueEnum};
 use platform::clock::{SystemClock, SystemIds};
+
+/// Between two rounds at systems that do not answer.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Where everything is to be made. What is there already stays as it is.
 #[derive(Debug, Parser)]
@@ -26,6 +33,10 @@ struct Config {
     /// Folder for fresh keys and tokens, in the form of the auth Secret; none is made without it
     #[arg(long, env = "AUTH_DIR")]
     auth_dir: Option<PathBuf>,
+
+    /// How long systems that do not answer yet are asked again
+    #[arg(long, env = "PROVISION_WITHIN", default_value = "60s", value_parser = humantime::parse_duration)]
+    provision_within: Duration,
 
     /// Makes only this
     #[arg(long, value_enum)]
@@ -61,6 +72,17 @@ async fn make(config: Config) -> anyhow::Result<()> {
     if config.only == Some(Part::Keys) {
         return Ok(());
     }
-    config.log.create_topics(config.partitions, config.replicas).await?;
-    adapters::dynamodb::Store::new(&config.store).await.create_tables().await
+    let store = adapters::dynamodb::Store::new(&config.store).await;
+    let begun = Instant::now();
+    loop {
+        // What was made in one round is left alone in the next.
+        let made = match config.log.create_topics(config.partitions, config.replicas).await {
+            Ok(()) => store.create_tables().await,
+            failed @ Err(_) => failed,
+        };
+        match made {
+            Err(_) if begun.elapsed() < config.provision_within => tokio::time::sleep(AGAIN).await,
+            made => return made,
+        }
+    }
 }
