@@ -276,9 +276,9 @@ impl Report {
         let Some(worst) = open.iter().max_by_key(|item| (item.reason.class(), item.reason)) else {
             return (good, format!("all {} {kind} are as asked for", items.len()));
         };
-        let mut message = format!("{}: {}", worst.name, worst.message);
+        let message = format!("{}: {}", worst.name, worst.message);
         if open.len() > 1 {
-            message.push_str(&format!(" (and {} more of {} {kind})", open.len() - 1, items.len()));
+            return (worst.reason, format!("{message} (and {} more of {} {kind})", open.len() - 1, items.len()));
         }
         (worst.reason, message)
     }
@@ -322,9 +322,13 @@ pub struct TopicRecord {
     pub configs: BTreeMap<String, String>,
 }
 
-/// What we know of a table of ours: that it is ours.
+/// What we know of a table of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct TableRecord {}
+#[serde(rename_all = "camelCase")]
+pub struct TableRecord {
+    /// The uid of the cluster for which it was made.
+    pub made_for: String,
+}
 
 /// Where the record is kept: a `ConfigMap` of the cluster's namespace, without an owner reference while data are retained.
 #[async_trait::async_trait]
@@ -395,7 +399,7 @@ mod tests {
         let topic = TopicRecord { id: Some("abc".to_owned()), configs: BTreeMap::from([("k".into(), "v".into())]) };
         let record = Record {
             topics: BTreeMap::from([("t".to_owned(), topic)]),
-            tables: BTreeMap::from([("u".to_owned(), TableRecord {})]),
+            tables: BTreeMap::from([("u".to_owned(), TableRecord { made_for: "uid".to_owned() })]),
         };
         let text = serde_json::to_string(&record).expect("JSON");
         assert_eq!(serde_json::from_str::<Record>(&text).expect("JSON"), record);

@@ -22,11 +22,11 @@ use crate::engine::{
 use plan::{Plan, Standing, Step};
 
 /// When tables that are in sync are looked at again.
-const STEADY: Duration = Duration::from_secs(600);
+const STEADY: Duration = Duration::from_mins(10);
 /// When work that goes on is looked at again.
 const SOON: Duration = Duration::from_secs(2);
 /// When a TTL that was changed less than an hour ago is tried again.
-const COOLING: Duration = Duration::from_secs(600);
+const COOLING: Duration = Duration::from_mins(10);
 /// Tables looked at, or changed, at a time.
 const AT_ONCE: usize = 13;
 /// Reads of a whole look at one table.
@@ -305,7 +305,9 @@ impl Pass<'_> {
         }
         let before = record.tables.len();
         let absent = wanted.tables.iter().zip(found).filter(|(_, found)| matches!(found, Ok(None)));
-        record.tables.extend(absent.map(|(table, _)| (table.name.clone(), TableRecord {})));
+        record
+            .tables
+            .extend(absent.map(|(table, _)| (table.name.clone(), TableRecord { made_for: wanted.owner.uid.clone() })));
         if record.tables.len() != before {
             self.fence.check()?;
             self.ledger.store(record).await.map_err(Failure::Ledger)?;

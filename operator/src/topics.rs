@@ -19,7 +19,7 @@ use crate::engine::{
 use plan::{Alteration, Found, Plan};
 
 /// When topics that are in sync are looked at again.
-const STEADY: Duration = Duration::from_secs(300);
+const STEADY: Duration = Duration::from_mins(5);
 /// When work that goes on is looked at again.
 const SOON: Duration = Duration::from_secs(2);
 /// How long a pass waits for brokers to tell each other of its changes.
@@ -230,7 +230,7 @@ impl Pass<'_> {
         let refusals = self.execute(&planned, begun + wanted.budget, &mut count).await?;
 
         // Brokers tell each other of changes; what they say meanwhile is no drift.
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + SETTLE.min(wanted.budget);
         loop {
             planned = match self.observe(wanted, &record, &mut count).await {
                 Ok(planned) => planned,
@@ -244,6 +244,7 @@ impl Pass<'_> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         notices.append(&mut planned.notices);
+        self.give_up_on_pointless(&mut planned);
         self.keep(&planned, &mut record).await?;
         let left = planned.work();
         for (name, work) in tried {
