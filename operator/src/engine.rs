@@ -327,6 +327,7 @@ pub struct TopicRecord {
 #[serde(rename_all = "camelCase")]
 pub struct TableRecord {
     /// The uid of the cluster for which it was made.
+    #[serde(default)]
     pub made_for: String,
 }
 
