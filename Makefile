@@ -31,8 +31,9 @@ chat: ## Talk in this terminal (PHONE=+12025550100 SERVER=url ARGS=flags)
 build: setup ## Build every binary
 	@$(CARGO) build --locked --workspace --bins
 
-test: build ## Run every test, with nothing else started by hand
+test: build ground ## Run every test, with nothing else started by hand
 	@$(CARGO) test --locked --workspace
+	@tests/tools/charts.sh
 
 ground: setup ## Build or fetch the real systems that the tests use (once, cached)
 	@tests/ground/redis.sh build
