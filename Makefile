@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster cluster-down lint fmt check readme crds charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down lint fmt check readme crds charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ images: ## Pack the services and the operator into target/images (IMAGE_PROFILE=
 		for image in target/images/*.tar; do docker load -q -i "$$image" || exit 1; done; fi
 
 cluster: ## Start a Kubernetes cluster with the platform on it: Kind where Docker runs, else our own (as root)
+	@tests/ground/local.sh platform
+
+platform: ## Start the operator and one MessagingCluster on that cluster
 	@tests/ground/local.sh platform
 
 cluster-down: ## End it
