@@ -36,6 +36,14 @@ fn set(target: &mut Value, pointer: &str, value: Value) {
     }
 }
 
+/// Each change of the cluster with every field has this one fault.
+fn assert_refused(cases: Vec<(&str, Value, &str)>) {
+    assert!(specs::judged(&specs::every_field()).is_ok());
+    for (path, value, expected) in cases {
+        assert_eq!(faults(path, value.clone()), [expected], "{path} = {value}");
+    }
+}
+
 #[test]
 fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
     let long = "a".repeat(64);
@@ -66,6 +74,14 @@ fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
         ("/spec/dynamodb/endpoint", "http://store:0".into(), "InvalidSpec spec.dynamodb.endpoint"),
         ("/spec/dynamodb/tables/billing", json!({ "mode": "Provisioned" }), "InvalidSpec spec.dynamodb.tables.billing"),
         ("/spec/redis/endpoint", "redis:70000".into(), "InvalidSpec spec.redis.endpoint"),
+    ];
+    assert_refused(cases);
+}
+
+#[test]
+fn what_a_service_or_a_route_can_not_have_is_refused_with_its_path() {
+    let long = "a".repeat(64);
+    let cases: Vec<(&str, Value, &str)> = vec![
         ("/spec/upgrade/timeout", "59s".into(), "InvalidSpec spec.upgrade.timeout"),
         ("/spec/gateway/settings/connectionAge", "8d".into(), "InvalidSpec spec.gateway.settings.connectionAge"),
         ("/spec/gateway/settings/drain", "11m".into(), "InvalidSpec spec.gateway.settings.drain"),
@@ -140,10 +156,7 @@ fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
         ),
         ("/spec/domain", Value::Null, "InvalidSpec spec.domain"),
     ];
-    assert!(specs::judged(&specs::every_field()).is_ok());
-    for (path, value, expected) in cases {
-        assert_eq!(faults(path, value.clone()), [expected], "{path} = {value}");
-    }
+    assert_refused(cases);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn other(path: &str, schema: &Value, value: &Value) -> Option<Value> {
     if let Some(choices) = schema["enum"].as_array() {
         return choices.iter().find(|choice| *choice != value).cloned();
     }
-    let last = path.rsplit('.').find(|part| part.parse::<usize>().is_err())?;
+    let name = path.rsplit('.').find(|part| part.parse::<usize>().is_err())?;
     match value {
         Value::Bool(is) => Some(json!(!is)),
         Value::Number(number) => {
@@ -68,7 +68,7 @@ fn other(path: &str, schema: &Value, value: &Value) -> Option<Value> {
             Some(json!(if number > least { number - 1 } else { number + 1 }))
         }
         Value::Object(map) => Some(map.keys().map(|key| (key.clone(), "another")).collect()),
-        Value::String(_) => Some(json!(match last {
+        Value::String(_) => Some(json!(match name {
             "version" => "0.1.1",
             "registry" => "other.example.com/messaging",
             "domain" => "other.example.com",
