@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster platform cluster-down lint fmt check readme crds charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down lint fmt check readme crds golden charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ check: lint test ## What CI runs
 
 readme: build ## Record the dialogue in the README anew
 	@README_DIALOGUE=record $(CARGO) test --locked -q -p tests --test it readme
+
+golden: ## Write anew what the operator makes of the example specs
+	@GOLDEN=write $(CARGO) test --locked -q -p operator --test it golden::
 
 crds: ## Write the definition of MessagingCluster anew
 	@mkdir -p crds/generated

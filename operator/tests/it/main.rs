@@ -3,8 +3,6 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test whose world is not as it must be has failed")]
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test whose world is not as it must be has failed")]
-
 mod golden;
 #[path = "../../../services/adapters/tests/it/ground.rs"]
 mod ground;
