@@ -9,7 +9,7 @@ since() {
     local stat
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     read -ra stat <<<"${stat##*) }"
-    [[ ${stat[0]} != [ZX] ]] && printf '%s' "${stat[19]}"
+    [[ ${stat[0]} != [ZX] || ${stat[17]} -gt 1 ]] && printf '%s' "${stat[19]}"
 }
 
 # A wait without a child process: nothing is ever written there.

@@ -60,13 +60,13 @@ remove_state() {
 }
 
 # The start time tells a process from a later one with the same id. Prints nothing for a process
-# that is gone or a zombie.
+# that is gone, or a zombie of which no thread is left (until then it holds its ports and files).
 started_at() {
     local stat
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     # Fields are counted after the command's name, which may hold spaces.
     read -ra stat <<<"${stat##*) }"
-    [[ ${stat[0]} != [ZX] ]] && printf '%s' "${stat[19]}"
+    [[ ${stat[0]} != [ZX] || ${stat[17]} -gt 1 ]] && printf '%s' "${stat[19]}"
 }
 
 # alive NAME

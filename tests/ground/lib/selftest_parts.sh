@@ -10,8 +10,18 @@ where() { cat "$SCRATCH/$1.where"; }
 port() { sed 's/.*://' "$SCRATCH/$1.where"; }
 
 answers() { accepts "$(port "$1")"; }
-silent() { ! answers "$1"; }
-gone() { [[ ! -e $SCRATCH/$1 ]]; }
+silent() {
+    ! answers "$1" || {
+        echo "port $(port "$1") still answers"
+        return 1
+    }
+}
+gone() {
+    [[ ! -e $SCRATCH/$1 ]] || {
+        find "$SCRATCH/$1"
+        return 1
+    }
+}
 
 # --- guard
 
