@@ -1,6 +1,8 @@
 //! The tables of a cluster: observe, plan, execute. DynamoDB takes one change of a table at a time, and knows no leader.
 
 pub mod plan;
+mod store;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,16 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adapters::dynamodb::{
-    admin::{Admin, Billing, Error, Switch, TableState},
-    layout::{Definition, Table},
-};
-use async_trait::async_trait;
+use adapters::dynamodb::admin::{Error, Status, Switch, TableState};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use store::Tables;
+pub use wanted::{Wanted, WantedTable};
+
 use crate::engine::{
-    Act, Adoption, Change, Class, Convergence, Deletion, Fence, Gone, Item, Ledger, Management, NotLeader, Notice,
-    Owner, Reason, Record, Report, TableRecord,
+    Act, Change, Class, Convergence, Deletion, Fence, Gone, Item, Ledger, Management, NotLeader, Notice, Reason,
+    Record, Report, TableRecord,
 };
 use plan::{Plan, Standing, Step};
 
@@ -31,90 +32,6 @@ const COOLING: Duration = Duration::from_mins(10);
 const AT_ONCE: usize = 13;
 /// Reads of a whole look at one table.
 const READS: u32 = 4;
-
-/// A table that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedTable {
-    /// Its whole name.
-    pub name: String,
-    /// Its keys and indexes.
-    pub definition: Definition,
-}
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// For whom.
-    pub owner: Owner,
-    /// Who makes the tables.
-    pub management: Management,
-    /// What becomes of them.
-    pub deletion: Deletion,
-    /// Which may be taken over.
-    pub adoption: Adoption,
-    /// How they are paid.
-    pub billing: Billing,
-    /// Whether they can be restored to any second; `None` leaves it as it is.
-    pub point_in_time_recovery: Option<Switch>,
-    /// Whether the store refuses to delete them; `None` leaves it as it is.
-    pub deletion_protection: Option<Switch>,
-    /// The tables.
-    pub tables: Vec<WantedTable>,
-    /// How long a pass may go on.
-    pub budget: Duration,
-}
-
-impl Wanted {
-    /// Every table of a cluster.
-    pub fn all_tables(prefix: &str) -> Vec<WantedTable> {
-        let wanted =
-            |table: Table| WantedTable { name: format!("{prefix}{}", table.name()), definition: table.definition() };
-        Table::ALL.map(wanted).into()
-    }
-}
-
-/// What a store can be asked for; [`Admin`] asks a real one.
-#[async_trait]
-pub trait Tables: Send + Sync {
-    /// See [`Admin::describe`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn describe(&self, name: &str) -> Result<Option<TableState>, Error>;
-    /// Carries out one step on a table.
-    ///
-    /// # Errors
-    /// When the store refuses or can't be asked.
-    async fn carry_out(&self, name: &str, step: &Step) -> Result<(), Error>;
-    /// See [`Admin::delete`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn delete(&self, name: &str) -> Result<(), Error>;
-}
-
-#[async_trait]
-impl Tables for Admin {
-    async fn describe(&self, name: &str) -> Result<Option<TableState>, Error> {
-        Self::describe(self, name).await
-    }
-
-    async fn carry_out(&self, name: &str, step: &Step) -> Result<(), Error> {
-        match step {
-            Step::Create(spec) => self.create(spec).await,
-            Step::Tag(arn, tags) => self.set_tags(arn, tags).await,
-            Step::Protect(to) => self.set_deletion_protection(name, *to).await,
-            Step::Bill(billing, indexes) => self.set_billing(name, *billing, indexes).await,
-            Step::Index(index, billing) => self.create_index(name, index, *billing).await,
-            Step::Ttl(attribute, to) => self.set_ttl(name, attribute, *to).await,
-            Step::Recovery(to) => self.set_point_in_time_recovery(name, *to).await,
-        }
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), Error> {
-        Self::delete(self, name).await
-    }
-}
 
 /// Why a pass came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +151,7 @@ impl Pass<'_> {
                         continue;
                     }
                 };
-                if state.status == adapters::dynamodb::admin::Status::Deleting || begun.contains(name) {
+                if state.status == Status::Deleting || begun.contains(name) {
                     waiting.push(name.clone());
                     continue;
                 }

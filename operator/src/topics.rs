@@ -1,22 +1,24 @@
 //! The topics of a cluster: observe, plan, execute. Kafka knows no owners and no leader; both are minded here.
 
+mod brokers;
 pub mod plan;
 mod settings;
+mod wanted;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use adapters::kafka::admin::{Admin, Error, Mode, Outcomes, TopicSpec};
-use async_trait::async_trait;
-use proto::topics::Topic;
+use adapters::kafka::admin::{Error, Mode, Outcomes};
+
+pub use brokers::Brokers;
+pub use wanted::{Partitions, Provider, Wanted, WantedTopic};
 
 use crate::engine::{
-    Act, Adoption, Class, Convergence, Deletion, Fence, Gone, Ledger, Management, NotLeader, Notice, Owner, Reason,
-    Report,
+    Act, Class, Convergence, Deletion, Fence, Gone, Ledger, Management, NotLeader, Notice, Reason, Report,
 };
-use plan::{Alteration, Found, Plan};
+use plan::Plan;
 
 /// When topics that are in sync are looked at again.
 const STEADY: Duration = Duration::from_mins(5);
@@ -24,146 +26,6 @@ const STEADY: Duration = Duration::from_mins(5);
 const SOON: Duration = Duration::from_secs(2);
 /// How long a pass waits for brokers to tell each other of its changes.
 const SETTLE: Duration = Duration::from_secs(3);
-
-/// Kinds of Kafka, which differ in what may be altered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// Apache Kafka.
-    Kafka,
-    /// Amazon MSK.
-    Msk,
-    /// Amazon MSK Serverless.
-    MskServerless,
-    /// Redpanda.
-    Redpanda,
-}
-
-/// How many partitions a topic should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Partitions {
-    /// So many when it is made; more are well.
-    AtLeast(u32),
-    /// So many, as somebody asked for.
-    Exactly(u32),
-}
-
-impl Partitions {
-    /// The number.
-    pub fn count(self) -> u32 {
-        match self {
-            Self::AtLeast(count) | Self::Exactly(count) => count,
-        }
-    }
-}
-
-/// A topic that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedTopic {
-    /// Which one.
-    pub topic: Topic,
-    /// Its whole name.
-    pub name: String,
-    /// How many partitions.
-    pub partitions: Partitions,
-    /// How long it keeps records.
-    pub retention: Duration,
-}
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// For whom.
-    pub owner: Owner,
-    /// The kind of Kafka.
-    pub provider: Provider,
-    /// Who makes the topics.
-    pub management: Management,
-    /// What becomes of them.
-    pub deletion: Deletion,
-    /// Which may be taken over.
-    pub adoption: Adoption,
-    /// Copies of each partition of a new topic, where somebody asked for a number.
-    pub replication_factor: Option<u16>,
-    /// The topics.
-    pub topics: Vec<WantedTopic>,
-    /// How long a pass may begin new work.
-    pub budget: Duration,
-}
-
-impl Wanted {
-    /// Every topic of a cluster, as by default.
-    pub fn all_topics(prefix: &str) -> Vec<WantedTopic> {
-        let wanted = |topic: Topic| WantedTopic {
-            topic,
-            name: format!("{prefix}{}", topic.name()),
-            partitions: Partitions::AtLeast(topic.default_partitions()),
-            retention: topic.default_retention(),
-        };
-        Topic::ALL.map(wanted).into()
-    }
-
-    /// Copies of each partition that are ours to choose. MSK Serverless has three, whatever one says.
-    fn replicas(&self) -> Option<u16> {
-        if self.provider == Provider::MskServerless { None } else { self.replication_factor }
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.topics.iter().map(|topic| topic.name.clone()).collect()
-    }
-}
-
-/// What brokers can be asked for; [`Admin`] asks real ones.
-#[async_trait]
-pub trait Brokers: Send + Sync {
-    /// See [`Admin::describe`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn describe(&self, names: &[String]) -> Result<Found, Error>;
-    /// See [`Admin::create`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn create(&self, topics: Vec<TopicSpec>, mode: Mode) -> Result<Outcomes, Error>;
-    /// See [`Admin::grow`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn grow(&self, topics: Vec<(String, u32)>, mode: Mode) -> Result<Outcomes, Error>;
-    /// See [`Admin::alter`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn alter(&self, topic: &str, changes: Alteration, mode: Mode) -> Result<(), Error>;
-    /// See [`Admin::delete`].
-    ///
-    /// # Errors
-    /// See there.
-    async fn delete(&self, names: &[String]) -> Result<Outcomes, Error>;
-}
-
-#[async_trait]
-impl Brokers for Admin {
-    async fn describe(&self, names: &[String]) -> Result<Found, Error> {
-        Self::describe(self, names).await
-    }
-
-    async fn create(&self, topics: Vec<TopicSpec>, mode: Mode) -> Result<Outcomes, Error> {
-        Self::create(self, topics, mode).await
-    }
-
-    async fn grow(&self, topics: Vec<(String, u32)>, mode: Mode) -> Result<Outcomes, Error> {
-        Self::grow(self, topics, mode).await
-    }
-
-    async fn alter(&self, topic: &str, changes: Alteration, mode: Mode) -> Result<(), Error> {
-        Self::alter(self, topic, changes, mode).await
-    }
-
-    async fn delete(&self, names: &[String]) -> Result<Outcomes, Error> {
-        Self::delete(self, names).await
-    }
-}
 
 /// Why a pass came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -226,8 +88,11 @@ impl Pass<'_> {
             self.settled(&planned);
             return Ok(report(planned, changes, notices, &count));
         }
-        let tried = planned.work();
-        let refusals = self.execute(&planned, begun + wanted.budget, &mut count).await?;
+        let mut tried = planned.work();
+        let (begun_with, refusals) = self.execute(&planned, begun + wanted.budget, &mut count).await?;
+
+        // What the time did not suffice for was not tried.
+        tried.retain(|name, _| begun_with.contains(name));
 
         // Brokers tell each other of changes; what they say meanwhile is no drift.
         let deadline = Instant::now() + SETTLE.min(wanted.budget);
@@ -325,7 +190,10 @@ impl Pass<'_> {
         let mut refusals = BTreeMap::new();
         let mut take = |outcomes: Result<Outcomes, Error>| {
             for (name, outcome) in outcomes.unwrap_or_default() {
-                if let Err(error) = outcome {
+                // Brokers that can't judge a change in advance have said nothing against it.
+                if let Err(error) = outcome
+                    && !matches!(error, Error::Unsupported { .. })
+                {
                     refusals.insert(name, error);
                 }
             }
@@ -381,14 +249,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Carries the plan out as far as the time goes; returns what brokers refused.
+    /// Carries the plan out as far as the time goes; returns the topics that were begun with, and what brokers refused.
     async fn execute(
         &self,
         planned: &Plan,
         until: Instant,
         count: &mut Count,
-    ) -> Result<BTreeMap<String, Error>, Failure> {
-        let mut refusals = BTreeMap::new();
+    ) -> Result<(BTreeSet<String>, BTreeMap<String, Error>), Failure> {
+        let (mut begun_with, mut refusals) = (BTreeSet::new(), BTreeMap::new());
         let mut take = |outcomes: Result<Outcomes, Error>, names: &mut dyn Iterator<Item = &String>| match outcomes {
             Ok(outcomes) => {
                 for (name, outcome) in outcomes {
@@ -404,12 +272,14 @@ impl Pass<'_> {
         if !planned.create.is_empty() && Instant::now() < until {
             self.fence.check()?;
             count.writes += 1;
+            begun_with.extend(planned.create.iter().map(|topic| topic.name.clone()));
             let outcomes = self.brokers.create(planned.create.clone(), Mode::Do).await;
             take(outcomes, &mut planned.create.iter().map(|topic| &topic.name));
         }
         if !planned.grow.is_empty() && Instant::now() < until {
             self.fence.check()?;
             count.writes += 1;
+            begun_with.extend(planned.grow.iter().map(|(name, _)| name.clone()));
             let outcomes = self.brokers.grow(planned.grow.clone(), Mode::Do).await;
             take(outcomes, &mut planned.grow.iter().map(|(name, _)| name));
         }
@@ -419,10 +289,11 @@ impl Pass<'_> {
             }
             self.fence.check()?;
             count.writes += 1;
+            begun_with.insert(name.clone());
             let outcome = self.brokers.alter(name, changes.clone(), Mode::Do).await;
             take(Ok(BTreeMap::from([(name.clone(), outcome)])), &mut std::iter::empty());
         }
-        Ok(refusals)
+        Ok((begun_with, refusals))
     }
 }
 

@@ -115,7 +115,14 @@ pub fn plan(wanted: &Wanted, table: &WantedTable, found: Option<&TableState>, kn
     if state.status == Status::Creating {
         return draft.finish(Reason::TableCreating, "it is being made".to_owned());
     }
+    // The store takes a moment to show the tags of a table that was just made.
+    let is_just_made = known.is_some()
+        && state
+            .tags
+            .as_ref()
+            .is_some_and(|tags| [TAG_NAMESPACE, TAG_CLUSTER].iter().all(|tag| !tags.contains_key(*tag)));
     if wanted.management == Management::Managed
+        && !is_just_made
         && let Standing::Foreign(message) = standing(wanted, &table.name, state, known)
     {
         return draft.finish(Reason::NotOwned, message);

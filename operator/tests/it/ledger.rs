@@ -38,8 +38,12 @@ impl Ledger for Memory {
 }
 
 /// Leads for ever.
-pub(crate) fn leads() -> Result<(), NotLeader> {
-    Ok(())
+pub(crate) struct Leads;
+
+impl Fence for Leads {
+    fn check(&self) -> Result<(), NotLeader> {
+        Ok(())
+    }
 }
 
 /// Loses the lead after so many changes.

@@ -20,7 +20,7 @@ use platform::{Process, Secret};
 
 use crate::{
     ground,
-    ledger::{Memory, leads},
+    ledger::{Leads, Memory},
     topics::owner,
 };
 
@@ -70,7 +70,7 @@ impl World {
     }
 
     fn pass(&mut self) -> Pass<'_> {
-        Pass { tables: &self.admin, ledger: &self.ledger, fence: &leads, convergence: &mut self.convergence }
+        Pass { tables: &self.admin, ledger: &self.ledger, fence: &Leads, convergence: &mut self.convergence }
     }
 
     async fn run(&mut self, wanted: &Wanted, act: Act) -> Report {

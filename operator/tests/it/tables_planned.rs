@@ -23,7 +23,7 @@ use operator::{
 };
 
 use crate::{
-    ledger::{Loses, Memory, leads},
+    ledger::{Leads, Loses, Memory},
     tables::wanted,
 };
 
@@ -89,7 +89,8 @@ fn what_is_left_open_is_left_alone() {
 
 #[test]
 fn nothing_is_in_sync_before_the_store_has_finished() {
-    let cases: [(fn(&mut TableState), Reason); 6] = [
+    type Changed = fn(&mut TableState);
+    let cases: [(Changed, Reason); 6] = [
         (|state| state.status = Status::Creating, Reason::TableCreating),
         (|state| state.status = Status::Updating, Reason::TableUpdating),
         (|state| state.status = Status::Deleting, Reason::TableUpdating),
@@ -182,6 +183,8 @@ fn whose_a_table_is_decides_by_tags_record_name_and_permission() {
     assert_eq!(chats(&wanted, None, Some(mine)), Reason::TablesInSync);
     assert_eq!(chats(&wanted, Some(&TableRecord::default()), Some(theirs.clone())), Reason::NotOwned, "tags win");
     assert_eq!(chats(&wanted, None, Some(BTreeMap::new())), Reason::NotOwned);
+    let known = TableRecord::default();
+    assert_eq!(chats(&wanted, Some(&known), Some(BTreeMap::new())), Reason::DriftDetected, "its tags do not show yet");
     assert_eq!(chats(&wanted, None, None), Reason::NotOwned);
     assert_eq!(chats(&wanted, Some(&TableRecord::default()), None), Reason::TablesInSync);
     assert_eq!(chats(&asked(), None, None), Reason::TablesInSync, "by its name, where there are no tags");
@@ -303,7 +306,7 @@ fn with_work() -> (Wanted, Fake) {
 async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
     let (wanted, whole) = with_work();
     let ledger = Memory::default();
-    let report = pass(&whole, &ledger, &leads, &mut Convergence::default(), &wanted).await.expect("a report");
+    let report = pass(&whole, &ledger, &Leads, &mut Convergence::default(), &wanted).await.expect("a report");
     assert_eq!((report.reason, report.synced()), (Reason::TablesInSync, 3), "{report:?}");
     assert_eq!(whole.overlapping.load(Ordering::Relaxed), 0, "one change of a table at a time");
     let (end, all) = (whole.states(), whole.writes.load(Ordering::Relaxed));
@@ -315,12 +318,12 @@ async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
             assert!(matches!(failure, Failure::NotLeader(_)), "{failure}");
             assert!(fake.writes.load(Ordering::Relaxed) <= stop_after, "a change without asking the fence");
         }
-        let report = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+        let report = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
         assert_eq!(report.reason, Reason::TablesInSync, "stopped after {stop_after}: {report:?}");
         assert_eq!(fake.made.load(Ordering::Relaxed), 2, "nothing is made twice");
         assert_eq!(fake.states(), end, "stopped after {stop_after}");
         assert_eq!(fake.overlapping.load(Ordering::Relaxed), 0);
-        let steady = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+        let steady = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
         assert_eq!((steady.writes, steady.reason), (0, Reason::TablesInSync), "it stays as it is");
     }
 }
@@ -334,13 +337,13 @@ async fn a_ttl_that_was_just_changed_waits_and_holds_nothing_else_up() {
     state.ttl = Ttl::On("created_at".to_owned());
     let fake = Fake::holding(vec![(wanted.tables[0].name.clone(), state)]);
     let (ledger, mut convergence) = (Memory::default(), Convergence::default());
-    let report = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let report = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert_eq!(report.reason, Reason::CoolingDown, "{report:?}");
-    assert!(report.next >= Duration::from_secs(300), "there is no hurry");
+    assert!(report.next >= Duration::from_mins(5), "there is no hurry");
     let state = fake.states().remove(&wanted.tables[0].name).expect("there");
     assert_eq!((state.ttl, state.deletion_protection), (Ttl::TurningOff, Switch::On));
     fake.tables.lock().expect("not poisoned").get_mut(&wanted.tables[0].name).expect("there").0.ttl = Ttl::Off;
-    let report = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let report = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert_eq!(report.reason, Reason::TablesInSync, "{report:?}");
 }
 
@@ -354,16 +357,16 @@ async fn what_comes_to_nothing_three_times_is_given_up_until_something_else_is_a
         Billing::Provisioned { read: 1, write: 1 };
     let (ledger, mut convergence) = (Memory::default(), Convergence::default());
     for _ in 0..3 {
-        let report = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+        let report = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
         assert_eq!(report.reason, Reason::DriftDetected, "{report:?}");
         assert!(report.writes <= 2, "it does not go round and round: {}", report.writes);
     }
-    let given_up = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let given_up = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert_eq!((given_up.reason, given_up.writes, given_up.synced()), (Reason::NonConvergent, 0, 1), "{given_up:?}");
-    let still = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let still = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert_eq!((still.reason, still.writes), (Reason::NonConvergent, 0));
     wanted.billing = Billing::Provisioned { read: 9, write: 9 };
-    let tried = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let tried = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert!(tried.writes > 0, "another change is worth a try");
 }
 
@@ -372,7 +375,7 @@ async fn without_time_nothing_is_begun_and_the_next_pass_comes_soon() {
     let (wanted, fake) = with_work();
     let wanted = Wanted { budget: Duration::ZERO, ..wanted };
     let (ledger, mut convergence) = (Memory::default(), Convergence::default());
-    let report = pass(&fake, &ledger, &leads, &mut convergence, &wanted).await.expect("a report");
+    let report = pass(&fake, &ledger, &Leads, &mut convergence, &wanted).await.expect("a report");
     assert_eq!((report.reason, report.writes), (Reason::DriftDetected, 0));
     assert!(report.next < Duration::from_secs(10));
 }

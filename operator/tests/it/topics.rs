@@ -16,7 +16,7 @@ use operator::{
 
 use crate::{
     ground,
-    ledger::{Memory, leads},
+    ledger::{Leads, Memory},
 };
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -65,13 +65,13 @@ impl World {
 
     async fn run(&mut self, wanted: &Wanted, act: Act) -> Report {
         let pass =
-            Pass { brokers: &self.admin, ledger: &self.ledger, fence: &leads, convergence: &mut self.convergence };
+            Pass { brokers: &self.admin, ledger: &self.ledger, fence: &Leads, convergence: &mut self.convergence };
         pass.run(wanted, act).await.expect("a report")
     }
 
     async fn delete(&mut self, wanted: &Wanted) -> Gone {
         let pass =
-            Pass { brokers: &self.admin, ledger: &self.ledger, fence: &leads, convergence: &mut self.convergence };
+            Pass { brokers: &self.admin, ledger: &self.ledger, fence: &Leads, convergence: &mut self.convergence };
         pass.delete(wanted).await.expect("an answer")
     }
 
@@ -147,7 +147,7 @@ async fn topics_are_made_once_and_then_there_is_nothing_to_do() {
     );
     assert_eq!((steady.writes, steady.reads, world.ledger.stores()), (0, 2, stores));
     assert_eq!((steady.reason, steady.changes.len(), steady.notices.len()), (Reason::TopicsInSync, 0, 0));
-    assert!(steady.next >= Duration::from_secs(60));
+    assert!(steady.next >= Duration::from_mins(1));
     assert!(matches!(world.delete(&wanted).await, Gone::Done(_)));
 }
 
@@ -163,7 +163,7 @@ async fn our_settings_are_set_those_no_longer_ours_taken_back_and_others_left_al
     world.set_by_hand(&name, throttle, "*").await;
     world.set_by_hand(&name, "cleanup.policy", "compact").await;
 
-    wanted.topics[0].retention = Duration::from_secs(3600);
+    wanted.topics[0].retention = Duration::from_hours(1);
     wanted.replication_factor = None;
     let report = world.run(&wanted, Act::Apply).await;
     assert_eq!(report.reason, Reason::TopicsInSync, "{report:?}");
