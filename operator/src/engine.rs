@@ -247,7 +247,7 @@ pub struct Report {
     pub reason: Reason,
     /// Its message.
     pub message: String,
-    /// What was planned when the pass began.
+    /// What was planned, in the order in which it was known.
     pub changes: Vec<Change>,
     /// What people should know.
     pub notices: Vec<Notice>,

@@ -7,11 +7,12 @@ mod wanted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use adapters::dynamodb::admin::{Error, Status, Switch, TableState};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
 
 pub use store::Tables;
 pub use wanted::{Wanted, WantedTable};
@@ -263,7 +264,6 @@ impl Way<'_> {
         let mut taken: BTreeMap<String, u32> = BTreeMap::new();
         let mut refused: BTreeMap<String, Error> = BTreeMap::new();
         let mut wait = Duration::from_millis(50);
-        let mut is_first = true;
         loop {
             let mut plan = match found {
                 Ok(state) => plan::plan(self.wanted, self.table, state.as_ref(), self.known),
@@ -272,9 +272,11 @@ impl Way<'_> {
                     return Ok(left);
                 }
             };
-            if is_first {
-                left.changes.clone_from(&plan.changes);
-                is_first = false;
+            // What a new table still needs is a part of making it.
+            if left.changes.iter().all(|change| change.field.is_some()) {
+                let is_new = |change: &&Change| !left.changes.contains(change);
+                let more: Vec<Change> = plan.changes.iter().filter(is_new).cloned().collect();
+                left.changes.extend(more);
             }
             self.without_pointless(&mut plan);
             let is_over = act == Act::Plan || Instant::now() >= until;

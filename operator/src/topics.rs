@@ -7,10 +7,11 @@ mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use adapters::kafka::admin::{Error, Mode, Outcomes};
+use tokio::time::Instant;
 
 pub use brokers::Brokers;
 pub use wanted::{Partitions, Provider, Wanted, WantedTopic};

@@ -302,7 +302,7 @@ fn with_work() -> (Wanted, Fake) {
     (wanted, Fake::holding(vec![(sessions.name, state)]))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
     let (wanted, whole) = with_work();
     let ledger = Memory::default();
@@ -328,7 +328,7 @@ async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ttl_that_was_just_changed_waits_and_holds_nothing_else_up() {
     let mut wanted = asked();
     wanted.tables.retain(|wanted| wanted.definition == Table::Sessions.definition());
@@ -347,7 +347,7 @@ async fn a_ttl_that_was_just_changed_waits_and_holds_nothing_else_up() {
     assert_eq!(report.reason, Reason::TablesInSync, "{report:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_comes_to_nothing_three_times_is_given_up_until_something_else_is_asked_for() {
     let mut wanted = asked();
     wanted.tables.truncate(2);
@@ -370,7 +370,7 @@ async fn what_comes_to_nothing_three_times_is_given_up_until_something_else_is_a
     assert!(tried.writes > 0, "another change is worth a try");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_time_nothing_is_begun_and_the_next_pass_comes_soon() {
     let (wanted, fake) = with_work();
     let wanted = Wanted { budget: Duration::ZERO, ..wanted };

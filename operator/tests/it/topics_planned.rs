@@ -332,7 +332,7 @@ fn fake_with_work(wanted: &Wanted) -> Fake {
     fake
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
     let wanted = asked();
     let (whole, ledger) = (fake_with_work(&wanted), Memory::default());
@@ -358,7 +358,7 @@ async fn a_pass_that_stops_before_any_of_its_changes_is_taken_up_by_the_next() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_comes_to_nothing_three_times_is_given_up_until_something_else_is_asked_for() {
     let wanted = asked();
     let fake = Fake { is_deaf: true, ..fake_with_work(&wanted) };
@@ -377,7 +377,7 @@ async fn what_comes_to_nothing_three_times_is_given_up_until_something_else_is_a
     assert!(tried.writes > 0, "another change is worth a try");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_time_nothing_is_begun_and_the_next_pass_comes_soon() {
     let wanted = Wanted { budget: Duration::ZERO, ..asked() };
     let (fake, ledger) = (fake_with_work(&wanted), Memory::default());
@@ -390,7 +390,7 @@ async fn without_time_nothing_is_begun_and_the_next_pass_comes_soon() {
     assert_eq!(convergence, Convergence::default(), "what was not tried was not tried in vain");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_default_of_partitions_is_no_limit() {
     let mut wanted = asked();
     wanted.topics[1].partitions = Partitions::AtLeast(1);
