@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 mod create;
 pub mod dead_letters;
+pub mod iam;
 pub mod layout;
 pub mod publisher;
 pub mod source;

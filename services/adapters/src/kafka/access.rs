@@ -1,13 +1,20 @@
 //! How the brokers are reached: encryption, and who this client says it is.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use domain::Clock;
 use platform::Secret;
 use rdkafka::ClientConfig;
 
-use super::admin::{self, Security};
+use super::{
+    admin::{self, Security},
+    iam::{Tokens, region_of},
+};
 
 /// Whether the connection to the brokers is encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -58,6 +65,10 @@ pub struct Access {
     #[arg(long, env = "LOG_PASSWORD_FILE", required_if_eq("log_auth", "scram-sha-512"))]
     pub log_password_file: Option<PathBuf>,
 
+    /// AWS region of the brokers, for --log-auth=aws-iam; without it the one in their names
+    #[arg(long, env = "LOG_REGION")]
+    pub log_region: Option<String>,
+
     /// PEM file of this client's certificate, for --log-auth=mtls
     #[arg(long, env = "LOG_TLS_CERTIFICATE_FILE", required_if_eq("log_auth", "mtls"))]
     pub log_tls_certificate_file: Option<PathBuf>,
@@ -73,8 +84,25 @@ impl Access {
     /// # Errors
     /// With the name of the setting that is missing, contradicts another, or names a file that can't be read.
     pub fn apply(&self, client: &mut ClientConfig) -> anyhow::Result<()> {
-        let security = Security { authentication: self.authentication()?, tls: self.tls()? };
-        security.apply(client).context("--log-auth can't be used")
+        self.security()?.apply(client).context("--log-auth can't be used")
+    }
+
+    /// The same as the administrator takes it.
+    ///
+    /// # Errors
+    /// As [`Access::apply`].
+    pub fn security(&self) -> anyhow::Result<Security> {
+        Ok(Security { authentication: self.authentication()?, tls: self.tls()? })
+    }
+
+    /// What makes tokens for clients of these brokers, if they want any.
+    pub(super) fn tokens(&self, brokers: &str, clock: Arc<dyn Clock>) -> anyhow::Result<Option<Arc<Tokens>>> {
+        if self.log_auth != Authentication::AwsIam {
+            return Ok(None);
+        }
+        let region = self.log_region.as_deref().or_else(|| region_of(brokers));
+        let region = region.context("--log-region is missing: the brokers' names don't say it")?;
+        Ok(Some(Arc::new(Tokens::new(region, clock))))
     }
 
     fn authentication(&self) -> anyhow::Result<admin::Authentication> {
@@ -172,6 +200,9 @@ mod tests {
         let error = refused(&["--log-tls=on", "--log-tls-ca-file=/none"]);
         assert!(error.contains("--log-tls-ca-file") && error.contains("/none"), "{error}");
         assert!(refused(&["--log-tls-ca-file=/none"]).contains("--log-tls is off"));
-        assert!(refused(&["--log-auth=aws-iam"]).contains("AWS IAM"));
+        assert!(refused(&["--log-auth=aws-iam"]).contains("without TLS"));
+        let by_role = applied(&["--log-auth=aws-iam", "--log-tls=on"]).expect("valid");
+        assert_eq!(by_role.get("sasl.mechanism"), Some("OAUTHBEARER"));
+        assert_eq!(by_role.get("security.protocol"), Some("sasl_ssl"));
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use platform::clock::SystemClock;
 use rdkafka::{
     ClientConfig,
     config::RDKafkaLogLevel,
@@ -19,8 +20,14 @@ use rdkafka::{
 
 pub use security::{Authentication, Identity, Security, Tls, Unsupported};
 
-use super::millis;
+use super::{
+    iam::{Tokens, region_of},
+    millis,
+};
 use native::{Answers, Failure, Native, Setting, TopicShape};
+
+/// What is asked for is not there.
+const NO_REGION: &str = "AWS IAM authentication to brokers whose names are not those of AWS";
 
 /// Topics in one request, at most: what answers of all brokers carry without being cut.
 const AT_ONCE: usize = 100;
@@ -216,7 +223,14 @@ impl Admin {
             .set("socket.connection.setup.timeout.ms", millis(connection.within.max(Duration::from_secs(1))))
             .set_log_level(RDKafkaLogLevel::Warning);
         connection.security.apply(&mut client)?;
-        let native = Native::new(&client).map_err(|why| Error::Refused { why })?;
+        let tokens = match connection.security.authentication {
+            Authentication::AwsIam => {
+                let region = region_of(&connection.brokers).ok_or(Unsupported(NO_REGION))?;
+                Some(Tokens::new(region, Arc::new(SystemClock)))
+            }
+            Authentication::None | Authentication::Scram { .. } => None,
+        };
+        let native = Native::new(&client, tokens).map_err(|why| Error::Refused { why })?;
         Ok(Self { native: Some(Arc::new(Mutex::new(native))), within: connection.within })
     }
 

@@ -1,16 +1,13 @@
 //! Makes the topics of a cluster where nobody else does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context as _;
 use proto::topics::Topic;
-use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    types::RDKafkaErrorCode,
-};
 
-use super::Config;
+use super::{
+    Config,
+    admin::{Admin, Connection, Error, Mode, TopicSpec},
+};
 
 /// How long the brokers may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -22,20 +19,19 @@ impl Config {
     ///
     /// # Errors
     /// When the brokers refuse or do not answer.
-    pub async fn create_topics(&self, partitions: u32, replicas: i32) -> anyhow::Result<()> {
-        let client: AdminClient<DefaultClientContext> =
-            self.client()?.create().context("failed to make an administrator of the log")?;
-        let names = Topic::ALL.map(|topic| (self.topic(topic), topic.default_partitions().min(partitions)));
-        let mut topics = Vec::new();
-        for (name, count) in &names {
-            topics.push(NewTopic::new(name, i32::try_from(*count)?, TopicReplication::Fixed(replicas)));
-        }
-        let options = AdminOptions::new().request_timeout(Some(WITHIN)).operation_timeout(Some(WITHIN));
-        let results = client.create_topics(&topics, &options).await.context("the log made no topics")?;
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, code)) => anyhow::bail!("the log did not make the topic {name}: {code}"),
+    pub async fn create_topics(&self, partitions: u32, replicas: u16) -> anyhow::Result<()> {
+        let security = self.access.security()?;
+        let admin = Admin::new(&Connection { brokers: self.log_brokers.clone(), security, within: WITHIN })?;
+        let topics = Topic::ALL.map(|topic| TopicSpec {
+            name: self.topic(topic),
+            partitions: topic.default_partitions().min(partitions),
+            replication_factor: Some(replicas),
+            configs: BTreeMap::new(),
+        });
+        for (name, made) in admin.create(topics.to_vec(), Mode::Do).await? {
+            match made {
+                Ok(()) | Err(Error::AlreadyExists) => {}
+                Err(error) => anyhow::bail!("the log did not make the topic {name}: {error}"),
             }
         }
         Ok(())

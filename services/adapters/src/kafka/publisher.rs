@@ -16,6 +16,7 @@ use domain::{
 use platform::{Process, retry::Backoff};
 use rdkafka::{
     ClientConfig, ClientContext,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -24,7 +25,11 @@ use rdkafka::{
 use tokio::sync::{Notify, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker, task::task_tracker::TaskTrackerToken};
 
-use super::{Config, log_error, log_line, millis};
+use super::{
+    Config,
+    iam::{self, Tokens},
+    log_error, log_line, millis,
+};
 
 /// How long a replacement waits until the callers have seen that their records failed.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -41,6 +46,7 @@ pub struct Publisher {
     flush_timeout: Duration,
     live: RwLock<Arc<Live>>,
     doomed: Arc<Notify>,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Publisher {
@@ -63,14 +69,16 @@ impl Publisher {
             .set("retry.backoff.max.ms", "1000")
             .set("queue.buffering.max.messages", config.log_queue_records.to_string())
             .set("queue.buffering.max.kbytes", config.log_queue_kilobytes.to_string());
+        let tokens = config.access.tokens(&config.log_brokers, process.clock())?;
         let doomed = Arc::new(Notify::new());
-        let live = Live::start(&settings, doomed.clone())?;
+        let live = Live::start(&settings, doomed.clone(), tokens.clone())?;
         let publisher = Arc::new(Self {
             prefix: config.log_prefix.clone(),
             settings,
             flush_timeout: config.log_flush_timeout,
             live: RwLock::new(Arc::new(live)),
             doomed,
+            tokens,
         });
         let kept = publisher.clone();
         let ids = process.ids();
@@ -99,7 +107,7 @@ impl Publisher {
             old.end().await;
             let mut attempt = 0;
             let new = loop {
-                match Live::start(&self.settings, self.doomed.clone()) {
+                match Live::start(&self.settings, self.doomed.clone(), self.tokens.clone()) {
                     Ok(new) => break new,
                     Err(error) => {
                         tracing::error!("failed to replace the log producer: {error:#}");
@@ -190,9 +198,9 @@ struct Live {
 }
 
 impl Live {
-    fn start(settings: &ClientConfig, doomed: Arc<Notify>) -> anyhow::Result<Self> {
+    fn start(settings: &ClientConfig, doomed: Arc<Notify>, tokens: Option<Arc<Tokens>>) -> anyhow::Result<Self> {
         let is_doomed = Arc::new(AtomicBool::new(false));
-        let context = Deliveries { is_doomed: is_doomed.clone(), doomed: doomed.clone(), by_chat: ByChat };
+        let context = Deliveries { is_doomed: is_doomed.clone(), doomed: doomed.clone(), by_chat: ByChat, tokens };
         let producer = settings.create_with_context(context).context("failed to make a producer for the log")?;
         Ok(Self { producer, is_doomed, doomed, ended: CancellationToken::new(), pending: TaskTracker::new() })
     }
@@ -221,6 +229,7 @@ struct Deliveries {
     is_doomed: Arc<AtomicBool>,
     doomed: Arc<Notify>,
     by_chat: ByChat,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Deliveries {
@@ -231,6 +240,12 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        iam::make(self.tokens.as_deref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         log_line(level, facility, line);
     }

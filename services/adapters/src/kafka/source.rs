@@ -16,6 +16,7 @@ use platform::Process;
 use proto::topics::Topic;
 use rdkafka::{
     ClientContext, Message as _, Offset, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
@@ -25,7 +26,11 @@ use rdkafka::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, log_error, log_line, millis};
+use super::{
+    Config,
+    iam::{self, Tokens},
+    log_error, log_line, millis,
+};
 
 /// How often the polling thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -109,7 +114,8 @@ impl Source {
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", settings.log_fetch_ahead_kilobytes.to_string());
         let stop = CancellationToken::new();
-        let context = Rebalances { changed: Mutex::new(None), stop: stop.clone() };
+        let tokens = config.access.tokens(&config.log_brokers, process.clock())?;
+        let context = Rebalances { changed: Mutex::new(None), stop: stop.clone(), tokens };
         let consumer: BaseConsumer<Rebalances> =
             client.create_with_context(context).context("failed to make a consumer for the log")?;
         let names: Vec<String> = topics.iter().map(|topic| config.topic(*topic)).collect();
@@ -310,6 +316,7 @@ impl Change {
 struct Rebalances {
     changed: Mutex<Option<Change>>,
     stop: CancellationToken,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl Rebalances {
@@ -323,6 +330,12 @@ impl Rebalances {
 }
 
 impl ClientContext for Rebalances {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        iam::make(self.tokens.as_deref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         log_line(level, facility, line);
     }

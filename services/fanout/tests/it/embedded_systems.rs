@@ -82,7 +82,7 @@ async fn messages_go_from_the_log_to_the_gateway_that_the_registry_names() {
     let log_config = kafka::Config::new(&log.brokers, "test.");
     let settings = Settings::on_loopback(store, log_config.clone(), redis_config, &auth_dir.0);
     wire_up::start(settings, &process).await.expect("started");
-    eventually("ready", || process.not_ready().is_empty()).await;
+    eventually("ready but for the store", || process.not_ready() == ["store"]).await;
 
     let publisher = kafka::publisher::Publisher::new(&log_config, &outside).expect("a publisher");
     for sequence in 1..=20 {

@@ -27,8 +27,8 @@ struct Config {
     partitions: u32,
 
     /// Brokers that keep each record
-    #[arg(long, env = "REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=3))]
-    replicas: i32,
+    #[arg(long, env = "REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3))]
+    replicas: u16,
 
     /// Folder for fresh keys and tokens, in the form of the auth Secret; none is made without it
     #[arg(long, env = "AUTH_DIR")]

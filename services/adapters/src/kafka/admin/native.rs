@@ -9,6 +9,7 @@
 use std::{
     ffi::{CStr, CString, c_char, c_int},
     ptr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,10 @@ use rdkafka::{
 };
 
 use super::{Mode, TopicSpec};
+use crate::kafka::iam::Tokens;
+
+/// How old a token gets; it is good for 15 minutes.
+const RENEW: Duration = Duration::from_mins(10);
 
 /// What the library or a broker answered instead of a result.
 #[derive(Clone, Debug)]
@@ -48,15 +53,49 @@ pub(super) struct Setting {
 /// A client that speaks to brokers about topics; each call blocks.
 pub(super) struct Native {
     client: Client<DefaultClientContext>,
+    tokens: Option<Tokens>,
+    /// When the token in use is replaced.
+    renew_at: Mutex<Option<Instant>>,
 }
 
 impl Native {
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, String> {
+    pub(super) fn new(config: &ClientConfig, tokens: Option<Tokens>) -> Result<Self, String> {
         let native = config.create_native_config().map_err(|error| error.to_string())?;
         // SAFETY: the settings live until `Client::new` takes them.
         unsafe { c::rd_kafka_conf_set_events(native.ptr(), c::RD_KAFKA_EVENT_ERROR | c::RD_KAFKA_EVENT_LOG) };
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_PRODUCER, DefaultClientContext);
-        Ok(Self { client: client.map_err(|error| error.to_string())? })
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self { client, tokens, renew_at: Mutex::new(None) })
+    }
+
+    /// Sees that the library holds a token that is good for a while, where it needs one.
+    fn log_in(&self) -> Result<(), Failure> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let mut renew_at = self.renew_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if renew_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        let refused = |why: String| Failure { code: RDKafkaErrorCode::Authentication, why };
+        let token = tokens.make().map_err(|error| refused(error.to_string()))?;
+        let (value, principal) = (c_text(&token.token)?, c_text(&token.principal_name)?);
+        let mut words: [c_char; 256] = [0; 256];
+        // SAFETY: all texts outlive the call, which copies them; `words` is as long as it says.
+        let code = unsafe {
+            c::rd_kafka_oauthbearer_set_token(
+                self.client.native_ptr(),
+                value.as_ptr(),
+                token.lifetime_ms,
+                principal.as_ptr(),
+                ptr::null_mut(),
+                0,
+                words.as_mut_ptr(),
+                words.len(),
+            )
+        };
+        // SAFETY: the library ended its words with a zero byte.
+        outcome(code, unsafe { text(words.as_ptr()) })?;
+        *renew_at = Some(Instant::now() + RENEW);
+        Ok(())
     }
 
     pub(super) fn describe_topics(&self, names: &[CString], within: Duration) -> Result<Answers<TopicShape>, Failure> {
@@ -239,6 +278,7 @@ impl Native {
         within: Duration,
         send: impl FnOnce(*const c::rd_kafka_AdminOptions_t, *mut c::rd_kafka_queue_t),
     ) -> Result<Answer, Failure> {
+        self.log_in()?;
         let client = self.client.native_ptr();
         let queue = Queue::of(client);
         let options = Options::new(client, op, mode, within)?;

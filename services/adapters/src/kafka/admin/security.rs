@@ -59,16 +59,23 @@ impl Security {
     /// When this build has no such connection.
     pub fn apply(&self, client: &mut ClientConfig) -> Result<(), Unsupported> {
         let protocol = match (&self.authentication, &self.tls) {
-            (Authentication::AwsIam, _) => return Err(Unsupported("AWS IAM authentication to Kafka")),
+            (Authentication::AwsIam, None) => return Err(Unsupported("AWS IAM authentication to Kafka without TLS")),
             (Authentication::None, None) => "plaintext",
             (Authentication::None, Some(_)) => "ssl",
             (Authentication::Scram { .. }, None) => "sasl_plaintext",
-            (Authentication::Scram { .. }, Some(_)) => "sasl_ssl",
+            (Authentication::Scram { .. } | Authentication::AwsIam, Some(_)) => "sasl_ssl",
         };
         client.set("security.protocol", protocol);
-        if let Authentication::Scram { user, password } = &self.authentication {
-            client.set("sasl.mechanism", "SCRAM-SHA-512").set("sasl.username", user);
-            client.set("sasl.password", password.expose());
+        match &self.authentication {
+            Authentication::None => {}
+            Authentication::Scram { user, password } => {
+                client.set("sasl.mechanism", "SCRAM-SHA-512").set("sasl.username", user);
+                client.set("sasl.password", password.expose());
+            }
+            // The client makes its tokens: see `super::iam`.
+            Authentication::AwsIam => {
+                client.set("sasl.mechanism", "OAUTHBEARER");
+            }
         }
         if let Some(tls) = &self.tls {
             match &tls.authorities {
@@ -111,8 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_and_nothing_falls_back() {
-        let iam = Security { authentication: Authentication::AwsIam, tls: None };
-        assert!(iam.apply(&mut ClientConfig::new()).is_err());
+    fn a_role_of_aws_is_shown_over_tls_only() {
+        let by_role = |tls| Security { authentication: Authentication::AwsIam, tls };
+        assert!(by_role(None).apply(&mut ClientConfig::new()).is_err());
+        assert_eq!(applied(&by_role(Some(Tls::default()))).get("sasl.mechanism"), Some("OAUTHBEARER"));
     }
 }
