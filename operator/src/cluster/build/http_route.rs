@@ -5,8 +5,9 @@ use kube::api::DynamicObject;
 use serde_json::json;
 
 use super::{
+    environment::HTTP,
     object::{self, Kind},
-    service::{self, CLIENTS},
+    service,
 };
 use crate::cluster::validate::{Cluster, Service};
 
@@ -17,7 +18,7 @@ pub(super) fn make(cluster: &Cluster, gateway: &GatewayReference) -> DynamicObje
     let rule = |(path, service): (&str, Service)| {
         json!({
             "matches": [{ "path": { "type": "PathPrefix", "value": path } }],
-            "backendRefs": [{ "name": service::name(cluster, service), "port": CLIENTS }],
+            "backendRefs": [{ "name": service::name(cluster, service), "port": HTTP }],
         })
     };
     let body = json!({

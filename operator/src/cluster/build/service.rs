@@ -9,20 +9,17 @@ use super::{
 };
 use crate::cluster::validate::{Cluster, Service};
 
-/// The port on which clients of the Services of gateway and chatmgmt call.
-pub(super) const CLIENTS: i32 = 80;
-
 /// gateway picks an ingest by the chat, and must see each pod; fanout has a Service only for those who scrape it.
 pub(super) fn make(of: Of<'_>) -> DynamicObject {
-    let port = |name: &str, port: i32, target: i32| json!({ "name": name, "port": port, "protocol": "TCP", "targetPort": target });
+    let port = |name: &str, port: i32| json!({ "name": name, "port": port, "protocol": "TCP", "targetPort": port });
     let mut ports = Vec::new();
     if of.service.serves_clients() {
-        ports.push(port("http", CLIENTS, HTTP));
+        ports.push(port("http", HTTP));
     }
     if of.service == Service::Ingest {
-        ports.push(port("grpc", GRPC, GRPC));
+        ports.push(port("grpc", GRPC));
     }
-    ports.push(port("admin", ADMIN, ADMIN));
+    ports.push(port("admin", ADMIN));
     let address = if of.service.serves_clients() { Value::Null } else { "None".into() };
     let body = json!({
         "spec": { "type": "ClusterIP", "clusterIP": address, "selector": of.selector(), "ports": ports },

@@ -229,3 +229,15 @@ fn address(faults: &mut Faults, path: &str, text: &str, example: &str) {
         faults.spec(path, format_args!("{text:?} is not a host and a port from 1 to 65535, such as {example}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use adapters::dynamodb::layout::Table;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_name_of_a_table_is_known() {
+        assert_eq!(Table::ALL.iter().map(|table| table.name().len()).max(), Some(TABLE_ROLE));
+    }
+}
