@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster platform cluster-down lint fmt check readme crds golden charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e lint fmt check readme crds golden charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ platform: ## Start the operator and one MessagingCluster on that cluster
 
 cluster-down: ## End it
 	@tests/ground/local.sh down
+
+e2e: setup ## Try the platform on a cluster (KUBECONFIG, else that of make cluster) while people talk on it
+	@tests/ground/e2e.sh $(ARGS)
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

@@ -284,7 +284,7 @@ impl World {
 }
 
 /// Every code that was sent to a phone, by this log.
-fn codes_in(log: &str, phone: &str) -> Vec<String> {
+pub(crate) fn codes_in(log: &str, phone: &str) -> Vec<String> {
     let last4 = &phone[phone.len() - 4..];
     let events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     events

@@ -231,20 +231,20 @@ async fn provision(plan: &Plan, only: &str) -> anyhow::Result<()> {
 
 /// One address for REST and WebSocket, as an Ingress gives.
 #[derive(Debug)]
-struct Door {
-    server: String,
+pub(crate) struct Door {
+    pub(crate) server: String,
     behind: watch::Sender<Behind>,
     task: JoinHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Behind {
-    rest: String,
-    sockets: String,
+pub(crate) struct Behind {
+    pub(crate) rest: String,
+    pub(crate) sockets: String,
 }
 
 impl Door {
-    async fn open(behind: Behind) -> anyhow::Result<Self> {
+    pub(crate) async fn open(behind: Behind) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = format!("http://{}", listener.local_addr()?);
         let (behind, current) = watch::channel(behind);
