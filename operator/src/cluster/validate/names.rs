@@ -36,7 +36,7 @@ pub(super) fn is_host(text: &str) -> bool {
 
 /// A port from 1 to 65535.
 pub(super) fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok_and(|port| port > 0)
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// The host and the optional port of a URL of one of these schemes, without a path.

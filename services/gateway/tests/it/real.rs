@@ -10,7 +10,7 @@ use gateway::{
 use platform::Process;
 use proto::messaging::v1::{Heartbeat, client_frame::Payload as Ask, server_frame::Payload};
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{World, device, eventually, roomy, user};
 
@@ -39,6 +39,10 @@ async fn on_a_real_cache_connections_are_found_and_survive_its_loss_of_memory() 
 
     let mut stream = tokio::net::TcpStream::connect(cache.address).await.expect("reached");
     stream.write_all(b"FLUSHALL\r\n").await.expect("sent");
+    // Until the cache has answered, it may still remember.
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.expect("answered");
+    assert_eq!(&answer, b"+OK\r\n");
     let deadline = tokio::time::Instant::now() + crate::world::PATIENCE;
     while registry.gateways(&[user]).await.expect("an answer")[0] != std::slice::from_ref(&id) {
         assert!(tokio::time::Instant::now() < deadline, "never registered again");
