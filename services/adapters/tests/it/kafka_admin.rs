@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adapters::kafka::admin::{Admin, Authentication, Connection, Error, Mode, Security, Source, TopicSpec, TopicState};
+use adapters::kafka::admin::{
+    Admin, Authentication, Connection, Error, Identity, Mode, Security, Source, Tls, TopicSpec, TopicState,
+};
 use platform::Secret;
 
 use crate::ground;
@@ -154,6 +156,27 @@ async fn a_password_is_taken_or_its_refusal_is_known_at_once() {
     let refused = with("wrong").describe(&names).await;
     assert!(matches!(refused, Err(Error::AuthenticationFailed { .. })), "{refused:?}");
     assert!(begun.elapsed() < WITHIN / 2, "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_taken_and_without_one_or_without_trust_nothing_is() {
+    let kafka = ground::kafka();
+    let read = |file: &str| std::fs::read_to_string(kafka.certificates.join(file)).expect("a PEM file");
+    let identity = Identity { certificate: read("client.crt"), key: Secret::new(read("client.key")) };
+    let with = |authorities: Option<String>, identity: Option<Identity>| {
+        let tls = Some(Tls { authorities, identity });
+        let security = Security { authentication: Authentication::None, tls };
+        Admin::new(&Connection { security, ..connection(&kafka.tls) }).expect("an admin")
+    };
+    let names = [format!("{}.absent", ground::apart())];
+    let found = with(Some(read("ca.crt")), Some(identity.clone())).describe(&names).await.expect("taken");
+    assert_eq!(found[&names[0]], Ok(None));
+    let begun = Instant::now();
+    let nobody = with(Some(read("ca.crt")), None).describe(&names).await;
+    assert!(matches!(nobody, Err(Error::AuthenticationFailed { .. })), "{nobody:?}");
+    let stranger = with(None, Some(identity)).describe(&names).await;
+    assert!(matches!(stranger, Err(Error::AuthenticationFailed { .. })), "{stranger:?}");
+    assert!(begun.elapsed() < WITHIN, "it took {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -298,10 +298,16 @@ impl Native {
                 c::RD_KAFKA_EVENT_LOG | c::RD_KAFKA_EVENT_NONE => {}
                 c::RD_KAFKA_EVENT_ERROR => {
                     let words = words.unwrap_or_default();
-                    if matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) {
+                    // A broker that wants another certificate says so only after the handshake, as an alert.
+                    let is_alert = words.contains("SSL routines") && words.contains("alert");
+                    if is_alert || matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) {
+                        let code = if is_alert { RDKafkaErrorCode::SSL } else { code };
                         return Err(Failure { code, why: words });
                     }
-                    last_word = words;
+                    // That all are down says less than why one is.
+                    if code != RDKafkaErrorCode::AllBrokersDown || last_word.is_empty() {
+                        last_word = words;
+                    }
                 }
                 _ if code == RDKafkaErrorCode::NoError => return Ok(event),
                 _ => {
