@@ -1,6 +1,6 @@
 //! What is measured besides: how fast objects come, what the operator uses at rest, how fast pods are ready.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    drive::Run,
+    kube::Kube,
     platform::{Platform, SERVICES, condition},
 };
 
@@ -63,11 +63,11 @@ pub(super) struct Operator {
     requests: u64,
     lease_writes: u64,
     other_writes: u64,
-    objects_written: u64,
+    objects_written: BTreeMap<String, u64>,
 }
 
-pub(super) async fn operator(run: &Run) -> anyhow::Result<Operator> {
-    let (kube, namespace) = (&run.kube, &run.config.operator);
+/// Looks at the leader: what the kubelet counts of its container, and its own metrics.
+pub(super) async fn operator(kube: &Kube, namespace: &str) -> anyhow::Result<Operator> {
     let lease = kube.get(namespace, &["lease", "messaging-operator"]).await?;
     let holder = lease["spec"]["holderIdentity"].as_str().context("nobody leads")?;
     let pod = holder.split('_').next().unwrap_or_default().to_owned();
@@ -89,7 +89,7 @@ pub(super) async fn operator(run: &Run) -> anyhow::Result<Operator> {
         requests: sum(&metrics, |line| line.starts_with("rest_client_requests_total")),
         lease_writes: by_method(&["PUT"]),
         other_writes: by_method(&["POST", "PATCH", "DELETE"]),
-        objects_written: sum(&metrics, |line| line.starts_with("messaging_operator_writes_total")),
+        objects_written: by_kind(&metrics),
         pod,
     })
 }
@@ -100,9 +100,23 @@ fn sum(metrics: &str, is_meant: impl Fn(&str) -> bool) -> u64 {
     values.sum()
 }
 
+/// Objects written, by kind.
+fn by_kind(metrics: &str) -> BTreeMap<String, u64> {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix("messaging_operator_writes_total{kind=\""));
+    lines
+        .filter_map(|line| line.split_once("\"} "))
+        .filter_map(|(kind, count)| Some((kind.to_owned(), count.parse().ok()?)))
+        .collect()
+}
+
 /// What it used between two looks.
 pub(super) fn between(before: &Operator, after: &Operator) -> Value {
     let seconds = (after.at - before.at).as_secs_f64();
+    let more = |(kind, count): (&String, &u64)| {
+        let more = count.saturating_sub(before.objects_written.get(kind).copied().unwrap_or(0));
+        (more > 0).then(|| (kind.clone(), more))
+    };
+    let written: BTreeMap<String, u64> = after.objects_written.iter().filter_map(more).collect();
     let used = Duration::from_nanos(after.cpu_nanoseconds.saturating_sub(before.cpu_nanoseconds)).as_secs_f64();
     json!({
         "same_leader": before.pod == after.pod,
@@ -112,7 +126,7 @@ pub(super) fn between(before: &Operator, after: &Operator) -> Value {
         "requests": after.requests.saturating_sub(before.requests),
         "lease_writes": after.lease_writes.saturating_sub(before.lease_writes),
         "other_writes": after.other_writes.saturating_sub(before.other_writes),
-        "objects_written": after.objects_written.saturating_sub(before.objects_written),
+        "objects_written": written,
     })
 }
 
@@ -145,8 +159,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_of_all_labels_are_added() {
+    fn counters_are_read_with_their_labels() {
         let metrics = "# TYPE a counter\na_total{x=\"1\"} 3\na_total{x=\"2\"} 4\nb_total 9\n";
         assert_eq!(sum(metrics, |line| line.starts_with("a_total")), 7);
+        let metrics = "messaging_operator_writes_total{kind=\"services\"} 4\nmessaging_operator_writes_total{kind=\"deployments\"} 10\n";
+        let wanted = [("deployments".to_owned(), 10), ("services".to_owned(), 4)];
+        assert_eq!(by_kind(metrics), BTreeMap::from(wanted));
     }
 }

@@ -15,6 +15,9 @@ pub(super) const SERVICES: [&str; 4] = ["chatmgmt", "ingest", "fanout", "gateway
 const READY_WITHIN: Duration = Duration::from_mins(3);
 const TALKS_WITHIN: Duration = Duration::from_mins(2);
 const GONE_WITHIN: Duration = Duration::from_mins(2);
+/// Of what is shown of a failure: the newest lines, and the start of each.
+const LINES: usize = 120;
+const WIDTH: usize = 240;
 /// Area codes under which 555-0100 to 555-0199 belong to nobody.
 const AREAS: [u16; 8] = [202, 212, 305, 312, 415, 512, 617, 702];
 
@@ -74,24 +77,30 @@ impl Platform {
         Ok(pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect())
     }
 
-    /// Kills a pod of a service as a lost machine does, and waits until as many as were there are ready without it.
-    pub(super) async fn kill_pod(&self, service: &str) -> anyhow::Result<()> {
+    /// Kills every pod of a service as a lost machine does, one after the other, each when the one before is replaced:
+    /// whichever people's messages go through is among them.
+    pub(super) async fn kill_pods(&self, service: &str) -> anyhow::Result<()> {
         let pods = self.pods(service).await?;
-        let killed = pods.first().context("no pod")?["metadata"]["name"].as_str().context("no name")?.to_owned();
-        let line = ["-n", &self.name, "delete", "pod", &killed, "--grace-period=0", "--force", "--wait=false"];
-        self.kube.kubectl(&line).await?;
-        until(&format!("{service} has its pods again"), READY_WITHIN, async || {
-            let now = self.pods(service).await?;
-            let is_whole = now.len() == pods.len()
-                && now.iter().all(|pod| condition(pod, "Ready") && pod["metadata"]["name"] != killed.as_str());
-            Ok(is_whole.then_some(()))
-        })
-        .await
+        anyhow::ensure!(!pods.is_empty(), "{service} has no pods");
+        for pod in &pods {
+            let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
+            let line = ["-n", &self.name, "delete", "pod", name, "--grace-period=0", "--force", "--wait=false"];
+            self.kube.kubectl(&line).await?;
+            until(&format!("{service} has its pods again"), READY_WITHIN, async || {
+                let now = self.pods(service).await?;
+                let is_whole = now.len() == pods.len()
+                    && now.iter().all(|pod| condition(pod, "Ready") && pod["metadata"]["name"] != name);
+                Ok(is_whole.then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Starts the pod with the two people, gives them their codes, and waits until they talk.
     pub(super) async fn talk(&self, image: &str) -> anyhow::Result<()> {
-        self.kube.apply(&self.talker(image)).await?;
+        let (rest, sockets) = (self.address("chatmgmt").await?, self.address("gateway").await?);
+        self.kube.apply(&self.talker(image, &rest, &sockets)).await?;
         let mut given = vec![String::new(); 2];
         let talks = until("two people talk", TALKS_WITHIN, async || {
             let pod = self.kube.get(&self.name, &["pod", "talker"]).await?;
@@ -116,17 +125,18 @@ impl Platform {
         Ok(())
     }
 
-    fn talker(&self, image: &str) -> Value {
-        let address = |service: &str| format!("{0}-{service}.{0}:80", self.name);
-        let arguments = [
-            "talk",
-            "--rest",
-            &address("chatmgmt"),
-            "--sockets",
-            &address("gateway"),
-            "--phones",
-            &self.phones.join(","),
-        ];
+    /// Where clients in the cluster find a service.
+    async fn address(&self, service: &str) -> anyhow::Result<String> {
+        let name = format!("{}-{service}", self.name);
+        let found = self.kube.get(&self.name, &["service", &name]).await?;
+        let mut ports = found["spec"]["ports"].as_array().into_iter().flatten();
+        let port =
+            ports.find(|port| port["name"] == "http").map(|port| &port["port"]).context("no port for clients")?;
+        Ok(format!("{name}.{}:{port}", self.name))
+    }
+
+    fn talker(&self, image: &str, rest: &str, sockets: &str) -> Value {
+        let arguments = ["talk", "--rest", rest, "--sockets", sockets, "--phones", &self.phones.join(",")];
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -174,7 +184,8 @@ impl Platform {
         self.kube.kubectl(&line).await?;
         let selector = format!("messaging.dev/cluster={}", self.name);
         until("its objects are gone", GONE_WITHIN, async || {
-            let kinds = "deployments,services,configmaps,pods";
+            // What it made stays known in a ConfigMap of its own, as the topics and tables stay.
+            let kinds = "deployments,services,pods";
             let left = self.kube.get(&self.name, &[kinds, "-l", &selector]).await?;
             Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
         })
@@ -207,7 +218,9 @@ impl Platform {
             &["-n", operator, "logs", "-l", tail, "--tail=30"],
         ] {
             let found = self.kube.kubectl(line).await.unwrap_or_else(|error| format!("{error:#}"));
-            parts.push(format!("--- kubectl {}\n{found}", line.join(" ")));
+            let lines: Vec<String> = found.lines().map(|line| line.chars().take(WIDTH).collect()).collect();
+            let newest = &lines[lines.len().saturating_sub(LINES)..];
+            parts.push(format!("--- kubectl {}\n{}", line.join(" "), newest.join("\n")));
         }
         parts.join("\n")
     }

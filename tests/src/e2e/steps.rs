@@ -39,14 +39,17 @@ pub(super) async fn all(run: &mut Run, one: &Platform, two: &Platform) -> anyhow
     run.measured.insert("objects_after_apply_ms".to_owned(), born);
     one.talk(&image).await?;
 
-    let before = figures::operator(run).await?;
+    let (mut looks, operator) = (Vec::new(), run.config.operator.clone());
     run.step(one, "people talk for a minute", async {
+        looks.push(figures::operator(&one.kube, &operator).await?);
         sleep(AT_REST).await;
+        looks.push(figures::operator(&one.kube, &operator).await?);
         Ok(())
     })
     .await?;
-    let after = figures::operator(run).await?;
-    run.measured.insert("operator_at_rest".to_owned(), figures::between(&before, &after));
+    if let [before, after] = looks.as_slice() {
+        run.measured.insert("operator_at_rest".to_owned(), figures::between(before, after));
+    }
 
     changes(run, one).await?;
     damage(run, one).await?;
@@ -129,10 +132,10 @@ async fn damage(run: &mut Run, one: &Platform) -> anyhow::Result<()> {
     })
     .await?;
     for service in SERVICES {
-        run.step(one, &format!("a pod of {service} is killed"), one.kill_pod(service)).await?;
+        run.step(one, &format!("the pods of {service} are killed in turn"), one.kill_pods(service)).await?;
     }
     let operator = run.config.operator.clone();
-    run.step(one, "the operator's leader is killed; gateway 3 to 2", async {
+    run.step(one, "operator's leader killed; gateway 3 to 2", async {
         let holder = async || -> anyhow::Result<String> {
             let lease = one.kube.get(&operator, &["lease", "messaging-operator"]).await?;
             Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
