@@ -64,7 +64,7 @@ pub struct Failure {
 pub enum Cause {
     /// The name is another's.
     Foreign,
-    /// It is left from an earlier cluster of the same name, and is about to be collected.
+    /// It is left from an earlier cluster of the same name and about to be collected, or changed meanwhile: look again soon.
     Leaving,
     /// The API server refuses it: trying again is of no use.
     Refused,
@@ -107,8 +107,11 @@ impl Settled {
 /// When this process no longer leads.
 pub async fn apply(owner: &ObjectMeta, objects: &Objects, live: &Live, context: &Context) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let writes: Vec<_> =
-        objects.base.iter().map(|object| write(owner, object, live.get(&Key::of(object)), context).boxed()).collect();
+    let writes: Vec<_> = objects
+        .base
+        .iter()
+        .map(|object| write(owner, object, live.get(&Key::of(object)), Lock::None, context).boxed())
+        .collect();
     for written in stream::iter(writes).buffered(AT_A_TIME).collect::<Vec<_>>().await {
         record(written, &mut applied)?;
     }
@@ -137,7 +140,8 @@ async fn deploy(
             }
             continue;
         }
-        match record(write(owner, wanted, now, context).await, applied)? {
+        let lock = if hands_over(wanted, objects) { Lock::AsRead } else { Lock::None };
+        match record(write(owner, wanted, now, lock, context).await, applied)? {
             Some(written) => {
                 is_open &= rollout::is_done(&written, wanted);
                 applied.deployments.insert(service, written);
@@ -146,6 +150,25 @@ async fn deploy(
         }
     }
     Ok(())
+}
+
+/// Whether an object may have changed since it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    /// It may.
+    None,
+    /// It must not: what is written depends on what was read.
+    AsRead,
+}
+
+/// Whether a Deployment carries the number of pods that an autoscaler is about to own. Its number may change meanwhile, and
+/// writing the one that was read would undo that.
+fn hands_over(wanted: &DynamicObject, objects: &Objects) -> bool {
+    let name = wanted.name_any();
+    let is_scaler = |object: &&DynamicObject| {
+        object.types.as_ref().is_some_and(|types| types.kind == "HorizontalPodAutoscaler") && object.name_any() == name
+    };
+    wanted.data.pointer("/spec/replicas").is_some() && objects.base.iter().any(|object| is_scaler(&object))
 }
 
 /// What became of one write.
@@ -173,6 +196,7 @@ async fn write(
     owner: &ObjectMeta,
     wanted: &DynamicObject,
     live: Option<&DynamicObject>,
+    lock: Lock,
     context: &Context,
 ) -> Result<Written, Error> {
     let key = Key::of(wanted);
@@ -198,6 +222,10 @@ async fn write(
         return fail(cause, message);
     }
     let before = live.and_then(|live| live.metadata.resource_version.clone());
+    let mut wanted = wanted.clone();
+    if lock == Lock::AsRead {
+        wanted.metadata.resource_version.clone_from(&before);
+    }
     match api.patch(&key.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(wanted)).await {
         Ok(written) => {
             context.settled.remember(uid, key.clone(), hash, &written);
@@ -207,6 +235,9 @@ async fn write(
             context.metrics.wrote(key.kind.plural);
             tracing::info!(object = %key, cluster = owner.name.as_deref(), "applied {key}");
             Ok(Written::Changed(written))
+        }
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            fail(Cause::Leaving, format!("{key} changed while it was being applied; the next pass looks again"))
         }
         Err(error) => fail(cause(&error), error.to_string()),
     }

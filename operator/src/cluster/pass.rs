@@ -187,7 +187,7 @@ async fn pass(namespace: &str, name: &str, context: &Context) -> Result<Action, 
         Ok(wanted) => {
             let objects = build::build(wanted);
             match mode(&cluster, wanted) {
-                Mode::Apply => act(&cluster, wanted, &objects, &fetched, context).await?,
+                Mode::Apply => Box::pin(act(&cluster, wanted, &objects, &fetched, context)).await?,
                 Mode::Plan => plan::plan(&cluster, wanted, &objects, &fetched, context).await?,
                 Mode::Paused(why) => Done { paused: Some(why), ..look(&cluster, &fetched, context).await },
             }
