@@ -69,7 +69,7 @@ fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
             "366d".into(),
             "InvalidSpec spec.kafka.topics.deadLetters.retention",
         ),
-        ("/spec/kafka/authentication", json!({ "type": "AwsIam" }), "InvalidReference spec.kafka.authentication.type"),
+        ("/spec/kafka/authentication", json!({ "type": "AwsIam" }), "InvalidSpec spec.kafka.bootstrapServers"),
         ("/spec/kafka/authentication", json!({ "type": "Scram" }), "InvalidSpec spec.kafka.authentication.secretRef"),
         ("/spec/dynamodb/endpoint", "http://store:0".into(), "InvalidSpec spec.dynamodb.endpoint"),
         ("/spec/dynamodb/tables/billing", json!({ "mode": "Provisioned" }), "InvalidSpec spec.dynamodb.tables.billing"),

@@ -204,6 +204,8 @@ pub enum KafkaLogin {
         /// The key, as PEM.
         key: Secret,
     },
+    /// The role that AWS gives to the pod.
+    AwsIam,
 }
 
 /// What the operator does with the topics.
