@@ -317,6 +317,7 @@ fn brokers(cluster: &Cluster) -> kafka::Connection {
     let mut tls = authorities.map(|authorities| kafka::Tls { authorities, identity: None });
     let authentication = match &asked.login {
         KafkaLogin::None => Authentication::None,
+        KafkaLogin::AwsIam => Authentication::AwsIam,
         KafkaLogin::Scram { user, password, .. } => {
             Authentication::Scram { user: user.expose().to_owned(), password: password.clone() }
         }

@@ -195,6 +195,8 @@ pub enum KafkaLogin {
         /// The password.
         password: Secret,
     },
+    /// The role that AWS gave to the pods; always with encryption.
+    AwsIam,
     /// A certificate.
     Mtls {
         /// Name of the Secret; its keys are `tls.crt` and `tls.key`.
