@@ -271,7 +271,7 @@ pub struct GatewaySettings {
     #[schemars(range(min = 1, max = 100_000))]
     pub send_burst: Option<i32>,
 
-    /// Origins of web pages that may connect. Every origin when absent.
+    /// Origins of web pages that may connect besides those of the gateway's own host.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 64),

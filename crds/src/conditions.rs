@@ -17,11 +17,6 @@ macro_rules! named {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant)),+ }
             }
-
-            /// The one of a name.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|one| one.as_str() == name)
-            }
         }
 
         impl fmt::Display for $name {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     hash::{DefaultHasher, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,7 +11,6 @@ use adapters::{
     dynamodb::admin as dynamodb,
     kafka::admin::{self as kafka, Authentication, Identity, Security},
 };
-use crds::backends::{AdoptionPolicy, DeletionPolicy, KafkaProvider, Management};
 use kube::Client;
 use tokio::time::Instant;
 
@@ -239,12 +237,6 @@ impl Backends {
     }
 }
 
-impl fmt::Debug for Backends {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Backends").finish_non_exhaustive()
-    }
-}
-
 async fn tables_admin(connection: &dynamodb::Connection, kept: &mut Kept<dynamodb::Admin>) -> Arc<dynamodb::Admin> {
     let key = connection.credentials.as_ref().map(|(id, key)| (id.clone(), key.expose().to_owned()));
     let made_for = hash(&(format!("{connection:?}"), key));
@@ -262,40 +254,14 @@ fn owner(cluster: &Cluster) -> Owner {
     Owner { namespace: cluster.namespace.clone(), name: cluster.name.clone(), uid: cluster.uid.clone() }
 }
 
-fn management(management: Management) -> engine::Management {
-    match management {
-        Management::Managed => engine::Management::Managed,
-        Management::External => engine::Management::External,
-    }
-}
-
-fn deletion(policy: DeletionPolicy) -> engine::Deletion {
-    match policy {
-        DeletionPolicy::Retain => engine::Deletion::Retain,
-        DeletionPolicy::Delete => engine::Deletion::Delete,
-    }
-}
-
-fn adoption(policy: AdoptionPolicy) -> engine::Adoption {
-    match policy {
-        AdoptionPolicy::Never => engine::Adoption::Never,
-        AdoptionPolicy::Unowned => engine::Adoption::Unowned,
-    }
-}
-
 fn wanted_topics(cluster: &Cluster) -> topics::Wanted {
     let asked = &cluster.kafka().topics;
     topics::Wanted {
         owner: owner(cluster),
-        provider: match cluster.kafka().provider {
-            KafkaProvider::Kafka => topics::Provider::Kafka,
-            KafkaProvider::Msk => topics::Provider::Msk,
-            KafkaProvider::MskServerless => topics::Provider::MskServerless,
-            KafkaProvider::Redpanda => topics::Provider::Redpanda,
-        },
-        management: management(asked.management),
-        deletion: deletion(asked.deletion_policy),
-        adoption: adoption(asked.adoption_policy),
+        provider: cluster.kafka().provider,
+        management: asked.management,
+        deletion: asked.deletion_policy,
+        adoption: asked.adoption_policy,
         replication_factor: asked.replication_factor.and_then(|factor| u16::try_from(factor).ok()),
         topics: asked
             .wanted
@@ -345,9 +311,9 @@ fn wanted_tables(cluster: &Cluster) -> tables::Wanted {
     let switch = |on: bool| if on { dynamodb::Switch::On } else { dynamodb::Switch::Off };
     tables::Wanted {
         owner: owner(cluster),
-        management: management(asked.management),
-        deletion: deletion(asked.deletion_policy),
-        adoption: adoption(asked.adoption_policy),
+        management: asked.management,
+        deletion: asked.deletion_policy,
+        adoption: asked.adoption_policy,
         billing: match asked.billing {
             Billing::OnDemand => dynamodb::Billing::OnDemand,
             Billing::Provisioned { read, write } => dynamodb::Billing::Provisioned { read, write },

@@ -2,6 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+pub use crds::backends::{AdoptionPolicy as Adoption, DeletionPolicy as Deletion, Management};
+use crds::conditions;
+
+pub use crate::lease::NotLeader;
+
 /// The cluster that topics and tables belong to. Namespace and name decide; the uid is that of its present life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -13,33 +18,6 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// Who makes and changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Management {
-    /// The operator.
-    Managed,
-    /// Somebody else; the operator looks and reports.
-    External,
-}
-
-/// What becomes of data when the cluster is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// It stays.
-    Retain,
-    /// It is deleted.
-    Delete,
-}
-
-/// What may be taken over that exists already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adoption {
-    /// Only what carries the mark of a cluster of this namespace and name.
-    Never,
-    /// Also what carries nobody's mark.
-    Unowned,
-}
-
 /// What a pass may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -48,11 +26,6 @@ pub enum Act {
     /// Only plan.
     Plan,
 }
-
-/// This process may not change anything: another leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("another operator leads")]
-pub struct NotLeader;
 
 /// Asked before every change to a backing system, none of which knows who leads.
 pub trait Fence: Send + Sync {
@@ -128,30 +101,36 @@ pub enum Class {
 }
 
 impl Reason {
+    /// The same as the reason of a condition.
+    pub fn of_condition(self) -> conditions::Reason {
+        use conditions::Reason as R;
+        match self {
+            Self::TopicsInSync => R::TopicsInSync,
+            Self::TablesInSync => R::TablesInSync,
+            Self::DriftDetected => R::DriftDetected,
+            Self::TableCreating => R::TableCreating,
+            Self::TableUpdating => R::TableUpdating,
+            Self::IndexBackfilling => R::IndexBackfilling,
+            Self::CoolingDown => R::CoolingDown,
+            Self::ReassignmentInProgress => R::ReassignmentInProgress,
+            Self::Throttled => R::Throttled,
+            Self::KafkaUnreachable => R::KafkaUnreachable,
+            Self::DynamoDbUnreachable => R::DynamoDbUnreachable,
+            Self::AuthenticationFailed => R::AuthenticationFailed,
+            Self::AuthorizationFailed => R::AuthorizationFailed,
+            Self::AccessDenied => R::AccessDenied,
+            Self::PartitionDecreaseRefused => R::PartitionDecreaseRefused,
+            Self::ConfigRejected => R::ConfigRejected,
+            Self::ImmutableFieldChanged => R::ImmutableFieldChanged,
+            Self::ResourceConflict => R::ResourceConflict,
+            Self::NotOwned => R::NotOwned,
+            Self::NonConvergent => R::NonConvergent,
+        }
+    }
+
     /// The word in conditions.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TopicsInSync => "TopicsInSync",
-            Self::TablesInSync => "TablesInSync",
-            Self::DriftDetected => "DriftDetected",
-            Self::TableCreating => "TableCreating",
-            Self::TableUpdating => "TableUpdating",
-            Self::IndexBackfilling => "IndexBackfilling",
-            Self::CoolingDown => "CoolingDown",
-            Self::ReassignmentInProgress => "ReassignmentInProgress",
-            Self::Throttled => "Throttled",
-            Self::KafkaUnreachable => "KafkaUnreachable",
-            Self::DynamoDbUnreachable => "DynamoDbUnreachable",
-            Self::AuthenticationFailed => "AuthenticationFailed",
-            Self::AuthorizationFailed => "AuthorizationFailed",
-            Self::AccessDenied => "AccessDenied",
-            Self::PartitionDecreaseRefused => "PartitionDecreaseRefused",
-            Self::ConfigRejected => "ConfigRejected",
-            Self::ImmutableFieldChanged => "ImmutableFieldChanged",
-            Self::ResourceConflict => "ResourceConflict",
-            Self::NotOwned => "NotOwned",
-            Self::NonConvergent => "NonConvergent",
-        }
+        self.of_condition().as_str()
     }
 
     /// Who has to move.

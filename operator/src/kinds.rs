@@ -1,5 +1,7 @@
 //! The kinds of objects that a cluster is made of, and which of the optional ones the API server knows.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::{
     Resource as Named,
     api::{
@@ -12,8 +14,10 @@ use k8s_openapi::{
 };
 use kube::{
     Client, Resource,
-    core::{ApiResource, GroupVersionKind},
+    core::{ApiResource, GroupVersionKind, TypeMeta},
 };
+
+use crate::cluster::validate::Kinds;
 
 /// One kind of object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +44,8 @@ impl Kind {
     }
 }
 
-/// The kinds that every API server knows, in the order in which they are applied.
-pub fn built_in() -> Vec<Kind> {
+/// Every kind that a cluster may be made of; the optional ones last.
+static ALL: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     vec![
         Kind::of::<ServiceAccount>(),
         Kind::of::<ConfigMap>(),
@@ -51,22 +55,59 @@ pub fn built_in() -> Vec<Kind> {
         Kind::of::<Deployment>(),
         Kind::of::<HorizontalPodAutoscaler>(),
         Kind::of::<Ingress>(),
+        Kind::custom("gateway.networking.k8s.io", "v1", "HTTPRoute", HTTP_ROUTES),
+        Kind::custom("monitoring.coreos.com", "v1", "ServiceMonitor", SERVICE_MONITORS),
     ]
+});
+
+const HTTP_ROUTES: &str = "httproutes";
+const SERVICE_MONITORS: &str = "servicemonitors";
+
+/// Every kind that a cluster may be made of.
+pub fn all() -> impl Iterator<Item = &'static Kind> {
+    ALL.iter()
 }
 
-/// Deployments.
-pub fn deployment() -> Kind {
-    Kind::of::<Deployment>()
+/// The kinds that every API server knows.
+pub fn built_in() -> impl Iterator<Item = &'static Kind> {
+    all().filter(|kind| ![HTTP_ROUTES, SERVICE_MONITORS].contains(&kind.plural))
 }
 
-/// Routes of the Gateway API.
-pub fn http_route() -> Kind {
-    Kind::custom("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+/// The kinds that not every API server knows.
+pub fn optional() -> impl Iterator<Item = &'static Kind> {
+    all().filter(|kind| [HTTP_ROUTES, SERVICE_MONITORS].contains(&kind.plural))
 }
 
-/// Monitors of the Prometheus operator.
-pub fn service_monitor() -> Kind {
-    Kind::custom("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors")
+/// The kind of a type; `None` when no cluster is made of it.
+pub fn of(types: &TypeMeta) -> Option<&'static Kind> {
+    all().find(|kind| kind.resource.kind == types.kind && kind.resource.api_version == types.api_version)
+}
+
+/// Those that an API server knows, of all kinds.
+pub fn known(known: Kinds) -> impl Iterator<Item = &'static Kind> {
+    all().filter(move |kind| match kind.plural {
+        HTTP_ROUTES => known.http_route,
+        SERVICE_MONITORS => known.service_monitor,
+        _ => true,
+    })
+}
+
+/// Whether it is Deployments.
+pub fn is_deployment(kind: &Kind) -> bool {
+    kind.plural == Deployment::URL_PATH_SEGMENT
+}
+
+/// Which of the optional kinds an API server knows now.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn ask(client: &Client) -> kube::Result<Kinds> {
+    let mut kinds = Kinds::default();
+    for kind in optional() {
+        let known = is_known(client, kind).await?;
+        if kind.plural == HTTP_ROUTES { kinds.http_route = known } else { kinds.service_monitor = known }
+    }
+    Ok(kinds)
 }
 
 /// Whether the API server knows a kind now.

@@ -81,8 +81,8 @@ impl Fence {
 }
 
 impl crate::engine::Fence for Fence {
-    fn check(&self) -> Result<(), crate::engine::NotLeader> {
-        Self::check(self).map_err(|NotLeader| crate::engine::NotLeader)
+    fn check(&self) -> Result<(), NotLeader> {
+        Self::check(self)
     }
 }
 

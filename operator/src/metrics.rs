@@ -23,8 +23,6 @@ const CONTROLLER: &str = "messagingcluster";
 pub enum Outcome {
     /// All is as asked for.
     Success,
-    /// It goes on by itself, later.
-    RequeueAfter,
     /// It failed and is tried again.
     Error,
 }
@@ -33,7 +31,6 @@ impl EncodeLabelValue for Outcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let text = match self {
             Self::Success => "success",
-            Self::RequeueAfter => "requeue_after",
             Self::Error => "error",
         };
         EncodeLabelValue::encode(&text, encoder)
@@ -145,7 +142,7 @@ impl Metrics {
             this.requests.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process holds the lease", this.leads.clone());
-        let help = "When a watch began anew or brought something last, in seconds of Unix time";
+        let help = "When a watch began anew last, which each does every minute, in seconds of Unix time";
         registry.register("messaging_operator_watch_last_event_timestamp_seconds", help, this.watch_seen.clone());
         registry.register("messaging_operator_watch_errors", "Watches that broke", this.watch_errors.clone());
         registry.register(
@@ -177,7 +174,7 @@ impl Metrics {
         self.time.get_or_create(&OfController { controller: CONTROLLER }).observe(took.as_secs_f64());
     }
 
-    /// As many clusters wait for a pass.
+    /// So many clusters still wait for a pass.
     pub fn depth(&self, waiting: usize) {
         self.depth
             .get_or_create(&OfController { controller: CONTROLLER })

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use kube::{
     Resource as _,
     core::DynamicObject,
@@ -14,11 +14,10 @@ use kube::{
 };
 use platform::{Liveness, Process};
 use tokio::sync::watch as signal;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     client::Clients,
-    cluster::pass::{self, Context},
+    cluster::{self, Context},
     config::Config,
     crd,
     kinds::{self, Kind},
@@ -121,11 +120,16 @@ fn lane(process: &Process, context: &Arc<Context>, scope: &Scope) {
     process.spawn("watch of optional kinds", optional(process.clone(), context.clone(), scope.clone(), wakes));
 
     let loops = process.liveness("passes", LOOP_SILENCE);
-    let queue = ReceiverStream::new(woken).map(Ok::<ObjectRef<watch::Read>, std::convert::Infallible>);
+    let metrics = context.metrics.clone();
+    let queue = stream::unfold((woken, metrics), |(mut woken, metrics)| async move {
+        let next: ObjectRef<watch::Read> = woken.recv().await?;
+        metrics.depth(woken.len());
+        Some((Ok::<_, std::convert::Infallible>(next), (woken, metrics)))
+    });
     let config = ControllerConfig::default().concurrency(context.settings.concurrency);
     let passes = applier(
-        |cluster, context| Box::pin(pass::reconcile(cluster, context)),
-        pass::retry,
+        |cluster, context| Box::pin(cluster::reconcile(cluster, context)),
+        cluster::retry,
         context.clone(),
         store,
         queue.take_until(stop.cancelled_owned()),
@@ -147,7 +151,7 @@ async fn beat(passes: impl futures_util::Stream + Send, liveness: Liveness) -> a
     }
 }
 
-fn follow(process: &Process, context: &Arc<Context>, scope: &Scope, kind: Kind, wakes: &Wakes) {
+fn follow(process: &Process, context: &Arc<Context>, scope: &Scope, kind: &'static Kind, wakes: &Wakes) {
     let name = kind.plural;
     let followed = watch::children(context.clients.objects.clone(), scope.clone(), kind, wakes.clone());
     let stop = process.stop_token();
@@ -159,12 +163,12 @@ fn follow(process: &Process, context: &Arc<Context>, scope: &Scope, kind: Kind, 
 
 /// Watches the kinds that not every API server knows, from when it knows them.
 async fn optional(process: Process, context: Arc<Context>, scope: Scope, wakes: Wakes) -> anyhow::Result<()> {
-    let mut missing = vec![kinds::http_route(), kinds::service_monitor()];
+    let mut missing: Vec<&'static Kind> = kinds::optional().collect();
     let stop = process.stop_token();
     loop {
         let mut still = Vec::new();
         for kind in missing {
-            match kinds::is_known(&context.clients.objects, &kind).await {
+            match kinds::is_known(&context.clients.objects, kind).await {
                 Ok(true) => follow(&process, &context, &scope, kind, &wakes),
                 Ok(false) => still.push(kind),
                 Err(error) => {

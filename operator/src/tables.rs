@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_secs(2);
 const COOLING: Duration = Duration::from_mins(10);
 /// Tables looked at, or changed, at a time.
 const AT_ONCE: usize = 13;
+/// Time between looks at tables that are being deleted, until they are gone or the budget is spent.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Reads of a whole look at one table.
 const READS: u32 = 4;
 
@@ -201,7 +203,7 @@ impl Pass<'_> {
             if Instant::now() >= until {
                 return Ok(Gone::Working(format!("{} are being deleted", waiting.join(", "))));
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -25,6 +25,8 @@ use plan::Plan;
 const STEADY: Duration = Duration::from_mins(5);
 /// When work that goes on is looked at again.
 const SOON: Duration = Duration::from_secs(2);
+/// Time between looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a pass waits for brokers to tell each other of its changes.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -107,7 +109,7 @@ impl Pass<'_> {
             if !is_open || Instant::now() >= deadline {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         notices.append(&mut planned.notices);
         self.give_up_on_pointless(&mut planned);

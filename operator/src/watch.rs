@@ -78,9 +78,7 @@ impl Wakes {
 
     /// Wakes a cluster. An error means that nobody listens any more, so that the watch may end.
     async fn wake(&self, namespace: &str, name: &str) -> Result<(), Ended> {
-        let woken = self.sender.send(ObjectRef::new(name).within(namespace)).await.map_err(|_| Ended);
-        self.metrics.depth(QUEUE - self.sender.capacity());
-        woken
+        self.sender.send(ObjectRef::new(name).within(namespace)).await.map_err(|_| Ended)
     }
 }
 
@@ -157,7 +155,7 @@ fn key(meta: &kube::core::ObjectMeta) -> String {
 }
 
 /// Follows the objects of one kind that clusters are made of, and wakes their clusters. Ends when nobody listens any more.
-pub async fn children(client: Client, scope: Scope, kind: Kind, wakes: Wakes) {
+pub async fn children(client: Client, scope: Scope, kind: &'static Kind, wakes: Wakes) {
     let api: Api<PartialObjectMeta<DynamicObject>> = scope.api(client, &kind.resource);
     let config = watcher::Config::default().labels(MANAGED).timeout(WATCH_SECONDS);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());

@@ -78,23 +78,6 @@ cmd_up() {
     echo "127.0.0.1:${PORTS[0]}"
 }
 
-cmd_kill() {
-    old_state
-    stop 0 server
-}
-
-cmd_start() {
-    old_state
-    ! alive server || die 'it is up'
-    serve
-}
-
-cmd_down() {
-    old_state
-    end_all server
-    remove_state
-}
-
 (($#)) || usage
 case $1 in
 build | lib | up | kill | start | down) "cmd_$1" "${@:2}" ;;

@@ -49,23 +49,6 @@ cmd_up() {
     echo "127.0.0.1:$port"
 }
 
-cmd_kill() {
-    old_state
-    stop 0 server
-}
-
-cmd_start() {
-    old_state
-    ! alive server || die 'it is up'
-    serve
-}
-
-cmd_down() {
-    old_state
-    end_all server
-    remove_state
-}
-
 (($#)) || usage
 case $1 in
 build | up | kill | start | down) "cmd_$1" "${@:2}" ;;

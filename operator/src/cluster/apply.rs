@@ -4,7 +4,7 @@
 //! Nothing is written that was written before and has not changed since, so a cluster at rest costs no writes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -18,13 +18,13 @@ use kube::{
 
 use crate::{
     cluster::{
+        Context, Error,
         build::{CLUSTER_LABEL, Objects},
         fetch::{Key, Live},
-        pass::{Context, Error},
         rollout,
         validate::Service,
     },
-    kinds::{self, Kind},
+    kinds::Kind,
 };
 
 /// Who owns the fields that the operator sets.
@@ -77,8 +77,8 @@ pub enum Cause {
 pub struct Settled(Mutex<HashMap<(String, Key), (u64, String)>>);
 
 impl Settled {
-    fn is(&self, owner: &str, key: &Key, wanted: u64, live: Option<&DynamicObject>) -> bool {
-        let version = live.and_then(|live| live.metadata.resource_version.as_ref());
+    fn is(&self, owner: &str, key: &Key, wanted: u64, live: &DynamicObject) -> bool {
+        let version = live.metadata.resource_version.as_ref();
         self.lock()
             .get(&(owner.to_owned(), key.clone()))
             .is_some_and(|(hash, seen)| *hash == wanted && Some(seen) == version)
@@ -107,11 +107,8 @@ impl Settled {
 /// When this process no longer leads.
 pub async fn apply(owner: &ObjectMeta, objects: &Objects, live: &Live, context: &Context) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let writes: Vec<_> = objects
-        .base
-        .iter()
-        .map(|object| write(owner, object, live.get(&Key::of(object)), Lock::None, context).boxed())
-        .collect();
+    let writes: Vec<_> =
+        objects.base.iter().map(|object| write(owner, object, live.of(object), Lock::None, context).boxed()).collect();
     for written in stream::iter(writes).buffered(AT_A_TIME).collect::<Vec<_>>().await {
         record(written, &mut applied)?;
     }
@@ -131,7 +128,7 @@ async fn deploy(
     let mut is_open = true;
     for service in ORDER {
         let Some(wanted) = objects.workloads.get(&service) else { continue };
-        let now = live.get(&Key::of(wanted));
+        let now = live.of(wanted);
         let changes = now.is_some_and(|now| rollout::template(now) != rollout::template(wanted));
         if changes && !is_open {
             applied.held.push(service);
@@ -199,16 +196,19 @@ async fn write(
     lock: Lock,
     context: &Context,
 ) -> Result<Written, Error> {
-    let key = Key::of(wanted);
+    let Some(key) = Key::of(wanted) else {
+        let message = "no cluster is made of objects of this kind".to_owned();
+        return Ok(Written::Not(Failure { object: wanted.name_any(), cause: Cause::Refused, message }));
+    };
     let hash = hash(wanted);
     let uid = owner.uid.as_deref().unwrap_or_default();
     if let Some(live) = live
-        && context.settled.is(uid, &key, hash, Some(live))
+        && context.settled.is(uid, &key, hash, live)
     {
         return Ok(Written::Unchanged(live.clone()));
     }
     context.fence.check()?;
-    let api = api(&key.kind, owner, context);
+    let api = api(key.kind, owner, context);
     let fail = |cause, message: String| Ok(Written::Not(Failure { object: key.to_string(), cause, message }));
     let there = match live {
         Some(live) => Some(live.metadata.clone()),
@@ -285,9 +285,10 @@ async fn prune(
     context: &Context,
     applied: &mut Applied,
 ) -> Result<(), Error> {
+    let wanted = objects.keys();
     for (key, object) in live.iter() {
         let is_ours = object.metadata.owner_references.iter().flatten().any(|one| Some(&one.uid) == owner.uid.as_ref());
-        if !is_ours || objects.contains(key) || object.metadata.deletion_timestamp.is_some() {
+        if !is_ours || wanted.contains(key) || object.metadata.deletion_timestamp.is_some() {
             continue;
         }
         context.fence.check()?;
@@ -297,7 +298,7 @@ async fn prune(
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
-        match api(&key.kind, owner, context).delete(&key.name, &how).await {
+        match api(key.kind, owner, context).delete(&key.name, &how).await {
             Ok(_) => {
                 context.metrics.wrote(key.kind.plural);
                 applied.written += 1;
@@ -318,21 +319,23 @@ async fn prune(
 
 /// Looks only: the Deployments of a cluster as they are, and nothing written.
 pub fn observe(cluster: &str, live: &Live) -> Applied {
-    let found = Service::ALL.into_iter().filter_map(|service| {
-        let key = Key { kind: kinds::deployment(), name: format!("{cluster}-{}", service.name()) };
-        Some((service, live.get(&key)?.clone()))
-    });
+    let found =
+        Service::ALL.into_iter().filter_map(|service| Some((service, live.deployment(cluster, service)?.clone())));
     Applied { deployments: found.collect(), ..Applied::default() }
 }
 
-/// What an object would become: the answer of a dry run. `None` when the API server refuses it.
+/// What an object would become: the answer of a dry run.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
-pub async fn dry_run(owner: &ObjectMeta, wanted: &DynamicObject, context: &Context) -> kube::Result<DynamicObject> {
-    let key = Key::of(wanted);
+pub async fn dry_run(
+    owner: &ObjectMeta,
+    key: &Key,
+    wanted: &DynamicObject,
+    context: &Context,
+) -> kube::Result<DynamicObject> {
     let how = PatchParams::apply(MANAGER).force().dry_run();
-    api(&key.kind, owner, context).patch(&key.name, &how, &Patch::Apply(wanted)).await
+    api(key.kind, owner, context).patch(&key.name, &how, &Patch::Apply(wanted)).await
 }
 
 fn api(kind: &Kind, owner: &ObjectMeta, context: &Context) -> Api<DynamicObject> {
@@ -356,16 +359,8 @@ fn hash(object: &DynamicObject) -> u64 {
 }
 
 impl Objects {
-    /// Whether an object is wanted.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.base.iter().chain(self.workloads.values()).any(|object| Key::of(object) == *key)
+    /// The objects that are wanted.
+    pub fn keys(&self) -> BTreeSet<Key> {
+        self.base.iter().chain(self.workloads.values()).filter_map(Key::of).collect()
     }
-}
-
-/// All kinds that a cluster may be made of.
-pub fn kinds(http_route: bool, service_monitor: bool) -> Vec<Kind> {
-    let mut kinds = kinds::built_in();
-    kinds.extend(http_route.then(kinds::http_route));
-    kinds.extend(service_monitor.then(kinds::service_monitor));
-    kinds
 }

@@ -17,11 +17,9 @@ use std::time::Duration;
 
 use crate::{
     cluster::{
-        apply,
+        Context, Error, apply,
         build::Objects,
-        fetch,
-        pass::{Context, Error},
-        status,
+        fetch, status,
         validate::{self, Cluster},
     },
     engine::Gone,
@@ -101,7 +99,7 @@ pub async fn delete(
     let fetched = fetch::fetch(cluster, context).await?;
     // Pods first: a service whose tables go would fail, and would write into what is to be deleted.
     let gone = apply::apply(&cluster.metadata, &Objects::default(), &fetched.live, context).await?;
-    let deployments = fetched.live.iter().any(|(key, _)| key.kind == crate::kinds::deployment());
+    let deployments = fetched.live.iter().any(|(key, _)| crate::kinds::is_deployment(key.kind));
     if gone.written > 0 || deployments {
         return Ok(Action::requeue(AGAIN));
     }

@@ -13,9 +13,8 @@ use kube::{
 
 use crate::{
     cluster::{
-        apply,
+        Context, Error,
         build::CLUSTER_LABEL,
-        pass::{Context, Error},
         rollout,
         validate::{self, References, SecretData, Service},
     },
@@ -30,28 +29,20 @@ const PODS: u32 = 20;
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: &'static Kind,
     /// Its name.
     pub name: String,
 }
 
 impl Key {
-    /// The key of an object that carries its kind.
-    ///
-    /// An object of a kind that no cluster is made of gets a kind that is made up of its type.
-    pub fn of(object: &DynamicObject) -> Self {
-        let types = object.types.clone().unwrap_or_default();
-        let known = apply::kinds(true, true).into_iter().find(|kind| is_of(kind, &types));
-        Self { kind: known.unwrap_or_else(kinds::deployment), name: object.name_any() }
+    /// The key of an object that carries its type; `None` when no cluster is made of such.
+    pub fn of(object: &DynamicObject) -> Option<Self> {
+        Some(Self { kind: kinds::of(object.types.as_ref()?)?, name: object.name_any() })
     }
 
     fn pair(&self) -> (&'static str, &str) {
         (self.kind.plural, &self.name)
     }
-}
-
-fn is_of(kind: &Kind, types: &TypeMeta) -> bool {
-    kind.resource.kind == types.kind && kind.resource.api_version == types.api_version
 }
 
 impl PartialEq for Key {
@@ -91,6 +82,17 @@ impl fmt::Display for Key {
 pub struct Live(BTreeMap<Key, DynamicObject>);
 
 impl Live {
+    /// What an object is at present, if it is there.
+    pub fn of(&self, wanted: &DynamicObject) -> Option<&DynamicObject> {
+        self.get(&Key::of(wanted)?)
+    }
+
+    /// The Deployment of a service, if it is there.
+    pub fn deployment(&self, cluster: &str, service: Service) -> Option<&DynamicObject> {
+        let name = format!("{cluster}-{service}");
+        self.0.iter().find(|(key, _)| kinds::is_deployment(key.kind) && key.name == name).map(|(_, object)| object)
+    }
+
     /// One object, if it is there.
     pub fn get(&self, key: &Key) -> Option<&DynamicObject> {
         self.0.get(key)
@@ -135,11 +137,9 @@ pub async fn fetch(cluster: &MessagingCluster, context: &Context) -> Result<Fetc
             },
         );
     }
-    let replicas = Service::ALL.iter().filter_map(|service| {
-        let name = format!("{}-{}", cluster.name_any(), service.name());
-        let live = live.get(&Key { kind: kinds::deployment(), name })?;
-        Some((*service, rollout::replicas(live)?))
-    });
+    let replicas = Service::ALL
+        .iter()
+        .filter_map(|service| Some((*service, rollout::replicas(live.deployment(&cluster.name_any(), *service)?)?)));
     let references = References { secrets: found, kinds: known, live_replicas: replicas.collect() };
     Ok(Fetched { references, denied, live })
 }
@@ -175,7 +175,7 @@ async fn secrets(cluster: &MessagingCluster, context: &Context) -> Result<Vec<(S
 async fn live(cluster: &MessagingCluster, context: &Context, known: validate::Kinds) -> Result<Live, Error> {
     let namespace = cluster.namespace().unwrap_or_default();
     let selector = format!("{MANAGED},{CLUSTER_LABEL}={}", cluster.name_any());
-    let lists = apply::kinds(known.http_route, known.service_monitor).into_iter().map(|kind| {
+    let lists = kinds::known(known).map(|kind| {
         let api: Api<DynamicObject> = Api::namespaced_with(context.clients.objects.clone(), &namespace, &kind.resource);
         let how = ListParams::default().labels(&selector);
         async move {
@@ -189,7 +189,7 @@ async fn live(cluster: &MessagingCluster, context: &Context, known: validate::Ki
             // Items of a list do not carry their type.
             object.types =
                 Some(TypeMeta { api_version: kind.resource.api_version.clone(), kind: kind.resource.kind.clone() });
-            live.insert(Key { kind: kind.clone(), name: object.name_any() }, object);
+            live.insert(Key { kind, name: object.name_any() }, object);
         }
     }
     Ok(Live(live))

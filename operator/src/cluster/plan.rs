@@ -10,10 +10,9 @@ use serde_json::Value;
 
 use crate::{
     cluster::{
-        apply,
+        Context, Done, Error, apply,
         build::Objects,
         fetch::{Fetched, Key},
-        pass::{Context, Done, Error},
         validate::Cluster,
     },
     engine::Act,
@@ -40,7 +39,14 @@ pub async fn plan(
     let owner = &cluster.metadata;
     let all = objects.base.iter().chain(objects.workloads.values());
     let runs: Vec<_> = all
-        .map(|object| async move { (Key::of(object), apply::dry_run(owner, object, context).await) }.boxed())
+        .filter_map(|object| Some((Key::of(object)?, object)))
+        .map(|(key, object)| {
+            async move {
+                let answer = apply::dry_run(owner, &key, object, context).await;
+                (key, answer)
+            }
+            .boxed()
+        })
         .collect();
     let dry: Vec<(Key, kube::Result<DynamicObject>)> = stream::iter(runs).buffered(AT_A_TIME).collect().await;
     let mut changes = Vec::new();
@@ -54,9 +60,10 @@ pub async fn plan(
             (Err(error), _) => return Err(error.into()),
         }
     }
+    let kept = objects.keys();
     for (key, object) in fetched.live.iter() {
         let is_ours = object.metadata.owner_references.iter().flatten().any(|one| Some(&one.uid) == owner.uid.as_ref());
-        if is_ours && !objects.contains(key) {
+        if is_ours && !kept.contains(key) {
             changes.push(whole(key, Some("present"), "deleted"));
         }
     }

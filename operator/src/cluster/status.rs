@@ -17,10 +17,10 @@ use serde_json::json;
 
 use crate::{
     cluster::{
+        Context, Done, Error,
         apply::{Cause, MANAGER},
         build::CONFIG_HASH,
         fetch::Fetched,
-        pass::{Context, Done, Error},
         rollout::{self, Counts},
         validate::{Cluster, Invalid, Service},
     },
@@ -306,9 +306,7 @@ fn backend(report: Option<&engine::Report>) -> Verdict {
         return Verdict::new("Unknown", Reason::Initializing, "nobody has looked yet");
     };
     let status = if report.class() == Class::InSync { "True" } else { "False" };
-    // The names are the same; a test holds them together.
-    let reason = Reason::named(report.reason.as_str()).unwrap_or(Reason::DriftDetected);
-    Verdict::new(status, reason, report.message.clone())
+    Verdict::new(status, report.reason.of_condition(), report.message.clone())
 }
 
 fn share(report: &engine::Report) -> String {

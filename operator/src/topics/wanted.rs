@@ -2,22 +2,10 @@
 
 use std::time::Duration;
 
+pub use crds::backends::KafkaProvider as Provider;
 use proto::topics::Topic;
 
 use crate::engine::{Adoption, Deletion, Management, Owner};
-
-/// Kinds of Kafka, which differ in what may be altered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// Apache Kafka.
-    Kafka,
-    /// Amazon MSK.
-    Msk,
-    /// Amazon MSK Serverless.
-    MskServerless,
-    /// Redpanda.
-    Redpanda,
-}
 
 /// How many partitions a topic should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -206,3 +206,21 @@ packages() {
             -o DPkg::Lock::Timeout=300 --no-install-recommends install "${missing[@]}" >/dev/null
     ) || die "could not install ${missing[*]}: see above, then run: apt-get install ${missing[*]}"
 }
+
+# What every part with one process, its "server", is told the same way; its script says how it is served.
+cmd_kill() {
+    old_state
+    stop 0 server
+}
+
+cmd_start() {
+    old_state
+    ! alive server || die 'it is up'
+    serve
+}
+
+cmd_down() {
+    old_state
+    end_all server
+    remove_state
+}

@@ -73,7 +73,7 @@ fn kafka_login(faults: &mut Faults, found: &Found<'_>, kafka: &KafkaSpec, is_enc
     match login.method {
         KafkaAuthenticationMethod::None => Some(KafkaLogin::None),
         KafkaAuthenticationMethod::AwsIam => {
-            let message = "the services of this version can't log in at Kafka by AwsIam yet: use Scram or Mtls";
+            let message = "the operator of this version can't log in at Kafka by AwsIam yet: use Scram or Mtls";
             faults.reference("spec.kafka.authentication.type", message);
             None
         }
