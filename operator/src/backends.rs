@@ -269,7 +269,7 @@ fn wanted_topics(cluster: &Cluster) -> topics::Wanted {
             .map(|topic| topics::WantedTopic {
                 topic: topic.role,
                 name: topic.name.clone(),
-                partitions: topics::Partitions::AtLeast(topic.partitions),
+                partitions: topic.partitions,
                 retention: topic.retention.unwrap_or_else(|| topic.role.default_retention()),
             })
             .collect(),
@@ -283,6 +283,7 @@ fn brokers(cluster: &Cluster) -> kafka::Connection {
     let mut tls = authorities.map(|authorities| kafka::Tls { authorities, identity: None });
     let authentication = match &asked.login {
         KafkaLogin::None => Authentication::None,
+        KafkaLogin::AwsIam => Authentication::AwsIam,
         KafkaLogin::Scram { user, password, .. } => {
             Authentication::Scram { user: user.expose().to_owned(), password: password.clone() }
         }

@@ -11,6 +11,7 @@ pub mod kinds;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
+pub mod plan_command;
 pub mod run;
 pub mod tables;
 pub mod topics;

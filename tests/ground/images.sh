@@ -45,9 +45,10 @@ compile() {
     cd "$ROOT"
     if [[ $IMAGE_PROFILE == release ]]; then
         # Static glibc: names are resolved inside libc since 2.34, so it needs no library at run time.
-        # Paths of this machine stay out of the binaries.
+        # Paths of this machine stay out of the binaries; the flags are the same in every clone, so one may go on
+        # with what another compiled. Where the clone lies is in no binary: cargo names its own files from its root.
         OPENSSL_STATIC=1 CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$IMAGE_TARGET_DIR=/target" \
-            RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$ROOT=/source" \
+            RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$IMAGE_TARGET_DIR=/target" \
             cargo build --locked --release --target "$TARGET" "${arguments[@]}" >&2
     else
         cargo build --locked "${arguments[@]}" >&2

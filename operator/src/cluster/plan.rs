@@ -9,6 +9,7 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 
 use crate::{
+    backends::Reports,
     cluster::{
         Context, Done, Error, apply,
         build::Objects,
@@ -25,7 +26,7 @@ const VALUE: usize = 256;
 /// Dry runs at a time.
 const AT_A_TIME: usize = 8;
 
-/// Finds out what would change, and changes nothing.
+/// Finds out what would change, for the status, and changes nothing.
 ///
 /// # Errors
 /// When the API server does not answer.
@@ -36,6 +37,23 @@ pub async fn plan(
     fetched: &Fetched,
     context: &Context,
 ) -> Result<Done, Error> {
+    let (changes, reports) = changes(cluster, wanted, objects, fetched, context).await?;
+    let plan = Plan { summary: summary(&changes), changes: changes.into_iter().take(SHOWN).collect() };
+    let applied = apply::observe(&wanted.name, &fetched.live);
+    Ok(Done { applied, reports, plan: Some(plan), ..Done::default() })
+}
+
+/// Every change that would be made, by object and field, and what the engines saw on the way.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn changes(
+    cluster: &MessagingCluster,
+    wanted: &Cluster,
+    objects: &Objects,
+    fetched: &Fetched,
+    context: &Context,
+) -> Result<(Vec<PlannedChange>, Reports), Error> {
     let owner = &cluster.metadata;
     let all = objects.base.iter().chain(objects.workloads.values());
     let runs: Vec<_> = all
@@ -79,12 +97,11 @@ pub async fn plan(
         });
     }
     changes.sort_by(|one, other| (&one.object, &one.field).cmp(&(&other.object, &other.field)));
-    let plan = Plan { summary: summary(&changes), changes: changes.into_iter().take(SHOWN).collect() };
-    let applied = apply::observe(&wanted.name, &fetched.live);
-    Ok(Done { applied, reports, plan: Some(plan), ..Done::default() })
+    Ok((changes, reports))
 }
 
-fn summary(changes: &[PlannedChange]) -> String {
+/// The changes, counted.
+pub fn summary(changes: &[PlannedChange]) -> String {
     let is = |word: &str| {
         changes.iter().filter(|change| change.field.is_none() && change.to.as_deref() == Some(word)).count()
     };

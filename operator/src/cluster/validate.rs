@@ -262,7 +262,7 @@ fn image(faults: &mut Faults, image: messaging_cluster::Image, defaults: &Defaul
 /// Pods of fanout beyond the partitions would be idle.
 fn consumers(faults: &mut Faults, kafka: &Kafka, spec: &MessagingClusterSpec) {
     let Some(fanout) = &spec.fanout else { return };
-    let partitions = kafka.topics.wanted.first().map_or(0, |topic| i64::from(topic.partitions));
+    let partitions = kafka.topics.wanted.first().map_or(0, |topic| i64::from(topic.partitions.count()));
     let most = fanout.autoscaling.as_ref().map(|range| range.max);
     for (field, pods) in [("replicas", fanout.replicas), ("autoscaling.max", most)] {
         if pods.is_some_and(|pods| i64::from(pods) > partitions) {

@@ -10,6 +10,7 @@ mod hashes;
 mod invariants;
 mod leader;
 mod ledger;
+mod plan;
 mod pods;
 mod reconcile;
 mod refusals;

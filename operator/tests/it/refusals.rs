@@ -69,7 +69,7 @@ fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
             "366d".into(),
             "InvalidSpec spec.kafka.topics.deadLetters.retention",
         ),
-        ("/spec/kafka/authentication", json!({ "type": "AwsIam" }), "InvalidReference spec.kafka.authentication.type"),
+        ("/spec/kafka/authentication", json!({ "type": "AwsIam" }), "InvalidSpec spec.kafka.bootstrapServers"),
         ("/spec/kafka/authentication", json!({ "type": "Scram" }), "InvalidSpec spec.kafka.authentication.secretRef"),
         ("/spec/dynamodb/endpoint", "http://store:0".into(), "InvalidSpec spec.dynamodb.endpoint"),
         ("/spec/dynamodb/tables/billing", json!({ "mode": "Provisioned" }), "InvalidSpec spec.dynamodb.tables.billing"),
@@ -170,6 +170,8 @@ fn encryption_is_judged_with_the_kind_of_kafka_and_the_login() {
         kafka(json!({ "provider": "Msk", "tls": { "enabled": false } })),
         ["InvalidSpec spec.kafka.tls.enabled"]
     );
+    let role = json!({ "authentication": { "type": "AwsIam" }, "bootstrapServers": ["b-1.kafka.eu-west-1.amazonaws.com:9098"] });
+    assert_eq!(kafka(role), ["InvalidSpec spec.kafka.tls"]);
     let mtls = json!({ "type": "Mtls", "secretRef": { "name": "kafka-login" } });
     assert_eq!(kafka(json!({ "authentication": mtls })), ["InvalidSpec spec.kafka.tls"]);
     assert!(kafka(json!({ "provider": "Msk", "authentication": mtls })).is_empty());

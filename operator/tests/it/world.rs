@@ -114,6 +114,13 @@ impl World {
         Operator { process }
     }
 
+    /// Clients such as a person's commands have.
+    pub(crate) fn clients(&self) -> (Clients, Arc<Metrics>) {
+        let process = Process::new();
+        let metrics = Arc::new(process.metrics(|registry| Metrics::new(registry, process.clock())));
+        (Clients::new(self.config.clone(), &metrics).unwrap(), metrics)
+    }
+
     pub(crate) fn clusters(&self) -> Api<MessagingCluster> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }

@@ -42,9 +42,7 @@ where
     Fut: Future<Output = anyhow::Result<T>>,
 {
     let config = C::parse();
-    // Several of our crates speak TLS; without a choice of ours they could not agree on who encrypts. An error says
-    // that it was made before.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    choose_cryptography();
     let platform = config.platform().clone();
     if let Err(error) = telemetry::start(&platform) {
         return refuse(name, &error);
@@ -94,6 +92,13 @@ where
     }
     drop(kept);
     if process.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Several of our crates speak TLS; without a choice of ours they could not agree on who encrypts. For the start of a
+/// binary that [`run`] does not run.
+pub fn choose_cryptography() {
+    // An error says that it was chosen before.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
 }
 
 fn refuse(name: &str, error: &anyhow::Error) -> ExitCode {

@@ -168,6 +168,7 @@ fn log(environment: &mut Environment, of: Of<'_>) {
     }
     match &kafka.login {
         KafkaLogin::None => {}
+        KafkaLogin::AwsIam => environment.set("LOG_AUTH", "aws-iam"),
         KafkaLogin::Scram { secret, .. } => {
             environment.set("LOG_AUTH", "scram-sha-512");
             environment.set("LOG_USER_FILE", folder.file(secret, "username", "user"));

@@ -2,6 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use adapters::kafka::iam::region_of;
 use crds::backends::{
     self as spec, BillingMode, DynamoDb as DynamoDbSpec, Kafka as KafkaSpec, KafkaAuthenticationMethod, KafkaProvider,
     Redis as RedisSpec,
@@ -16,6 +17,7 @@ use super::{
     secrets::{self, Found},
     times,
 };
+use crate::topics::Partitions;
 
 const RETENTION: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(365 * 24);
 
@@ -73,9 +75,15 @@ fn kafka_login(faults: &mut Faults, found: &Found<'_>, kafka: &KafkaSpec, is_enc
     match login.method {
         KafkaAuthenticationMethod::None => Some(KafkaLogin::None),
         KafkaAuthenticationMethod::AwsIam => {
-            let message = "the operator of this version can't log in at Kafka by AwsIam yet: use Scram or Mtls";
-            faults.reference("spec.kafka.authentication.type", message);
-            None
+            if !is_encrypted {
+                faults.spec("spec.kafka.tls", "AwsIam needs tls with enabled: true");
+            }
+            if region_of(&kafka.bootstrap_servers.join(",")).is_none() {
+                let message = "AwsIam takes the region from the brokers' names: name them as AWS does, such as \
+                               boot-abc.c1.kafka-serverless.eu-west-1.amazonaws.com:9098";
+                faults.spec("spec.kafka.bootstrapServers", message);
+            }
+            Some(KafkaLogin::AwsIam)
         }
         KafkaAuthenticationMethod::Scram => {
             let user = found.text(faults, secrets::KAFKA_LOGIN, "username");
@@ -118,7 +126,10 @@ fn topics(faults: &mut Faults, who: Identity<'_>, spec: &spec::Topics) -> Topics
         Topic {
             role,
             name,
-            partitions: partitions.unwrap_or_else(|| role.default_partitions()),
+            partitions: match partitions {
+                Some(asked) => Partitions::Exactly(asked),
+                None => Partitions::AtLeast(role.default_partitions()),
+            },
             retention: topic.retention.and_then(|text| times::read(faults, &path, &text, &RETENTION)),
         }
     });

@@ -12,6 +12,7 @@ use platform::Secret;
 use proto::topics;
 
 use super::{SecretData, Service};
+use crate::topics::Partitions;
 
 /// A cluster that was found valid. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -195,6 +196,8 @@ pub enum KafkaLogin {
         /// The password.
         password: Secret,
     },
+    /// The role that AWS gave to the pods; always with encryption.
+    AwsIam,
     /// A certificate.
     Mtls {
         /// Name of the Secret; its keys are `tls.crt` and `tls.key`.
@@ -230,8 +233,8 @@ pub struct Topic {
     pub role: topics::Topic,
     /// Its whole name.
     pub name: String,
-    /// Partitions that it is to have at least.
-    pub partitions: u32,
+    /// Partitions that it is to have.
+    pub partitions: Partitions,
     /// How long records are kept; the brokers' own setting without it.
     pub retention: Option<Duration>,
 }

@@ -26,7 +26,7 @@ pub(crate) struct Kafka {
 pub(crate) fn kafka() -> &'static Kafka {
     static KAFKA: OnceLock<Kafka> = OnceLock::new();
     KAFKA.get_or_init(|| {
-        let state = std::env::temp_dir().join(format!("ground-of-{}", std::process::id()));
+        let state = std::env::temp_dir().join(format!("ground-of-{}", apart()));
         let lines = up("kafka.sh", &["up", "1", "--scram", "--tls"], Some(&state));
         let [tls, scram, plain] = [0, 1, 2].map(|line| lines.get(line).expect("three listeners").clone());
         Kafka { plain, scram, tls, certificates: state.join("kafka/tls") }
