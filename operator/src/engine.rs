@@ -215,6 +215,8 @@ pub struct Notice {
     pub object: String,
     /// What happened.
     pub message: String,
+    /// Whether somebody should look.
+    pub is_warning: bool,
 }
 
 /// What a pass found and did.

@@ -41,17 +41,18 @@ const CHANGED: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "operator plan",
+    bin_name = "operator plan",
     version,
     about = "Shows what a MessagingCluster would change, and changes nothing",
     after_help = "Exits with 0, with 1 when it can't tell or the spec is refused, and with --exit-code with 2 when there \
                   is something to change."
 )]
 pub struct PlanCommand {
-    /// File with the `MessagingCluster`, as YAML or JSON; `-` reads it from standard input
+    /// File with the object, as YAML or JSON; `-` reads it from standard input
     #[arg(short, long)]
     pub file: PathBuf,
 
-    /// Namespace of a `MessagingCluster` that names none; the kubeconfig's when absent
+    /// Namespace of an object that names none; the kubeconfig's when absent
     #[arg(short, long)]
     pub namespace: Option<String>,
 

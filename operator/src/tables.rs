@@ -162,7 +162,12 @@ impl Pass<'_> {
                     Standing::Ours => {}
                     Standing::Free | Standing::Foreign(_) => {
                         let message = format!("{name} carries no mark of this cluster and stays");
-                        notices.push(Notice { reason: "TableLeftAlone", object: format!("table/{name}"), message });
+                        notices.push(Notice {
+                            reason: "TableLeftAlone",
+                            object: format!("table/{name}"),
+                            message,
+                            is_warning: true,
+                        });
                         continue;
                     }
                 }
@@ -339,7 +344,10 @@ impl Way<'_> {
                 ("TableChanged", format!("{name} was not as asked for and is corrected"))
             }
         };
-        notices.push(Notice { reason, object: format!("table/{name}"), message });
+        // What a new table still needs is a part of making it.
+        if notices.iter().all(|notice| notice.reason != "TableCreated") {
+            notices.push(Notice { reason, object: format!("table/{name}"), message, is_warning: false });
+        }
     }
 
     fn unknown(&self) -> Item {

@@ -152,7 +152,12 @@ impl Pass<'_> {
                 Some(Ok(Some(state))) => match plan::may_be_deleted(wanted, &name, state, record.topics.get(&name)) {
                     Ok(()) => ours.push(name),
                     Err(message) => {
-                        notices.push(Notice { reason: "TopicLeftAlone", object: format!("topic/{name}"), message });
+                        notices.push(Notice {
+                            reason: "TopicLeftAlone",
+                            object: format!("topic/{name}"),
+                            message,
+                            is_warning: true,
+                        });
                     }
                 },
                 Some(Ok(None)) => {}

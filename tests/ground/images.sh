@@ -82,6 +82,7 @@ pack() {
             mapfile -t -O 2 files < <(ldd "$WORK/$binary" | grep -o '/[^ ]*' | sed 's/.*/&=&/')
         fi
         # OpenSSL, which the Kafka client uses, looks elsewhere by itself.
+        [[ $IMAGE_PROFILE != release ]] || export IMAGE_GZIP=1
         IMAGE_ENV='"SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"' TMPDIR=$WORK \
             scratch_image "$IMAGE_REGISTRY/$binary:$IMAGE_VERSION" "$WORK/$binary" "${files[@]}" >"$WORK/tar"
         mv "$WORK/tar" "$IMAGES/$binary.tar"

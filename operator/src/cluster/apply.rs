@@ -107,8 +107,10 @@ impl Settled {
 /// When this process no longer leads.
 pub async fn apply(owner: &ObjectMeta, objects: &Objects, live: &Live, context: &Context) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let writes: Vec<_> =
-        objects.base.iter().map(|object| write(owner, object, live.of(object), Lock::None, context).boxed()).collect();
+    let settings = objects.settings.iter().filter(|(service, _)| !changes(objects, live, **service));
+    let writes: Vec<_> = (objects.base.iter().chain(settings.map(|(_, settings)| settings)))
+        .map(|object| write(owner, object, live.of(object), Lock::None, context).boxed())
+        .collect();
     for written in stream::iter(writes).buffered(AT_A_TIME).collect::<Vec<_>>().await {
         record(written, &mut applied)?;
     }
@@ -117,7 +119,16 @@ pub async fn apply(owner: &ObjectMeta, objects: &Objects, live: &Live, context: 
     Ok(applied)
 }
 
-/// Applies the Deployments. A new one at once; a changed template when the services before it have rolled out.
+/// Whether the template of a service's Deployment changes, which waits for its turn.
+fn changes(objects: &Objects, live: &Live, service: Service) -> bool {
+    objects
+        .workloads
+        .get(&service)
+        .is_some_and(|wanted| live.of(wanted).is_some_and(|now| rollout::template(now) != rollout::template(wanted)))
+}
+
+/// Applies the Deployments. A new one at once; a changed template, and the settings that it reads, when the services before
+/// it have rolled out.
 async fn deploy(
     owner: &ObjectMeta,
     objects: &Objects,
@@ -129,13 +140,20 @@ async fn deploy(
     for service in ORDER {
         let Some(wanted) = objects.workloads.get(&service) else { continue };
         let now = live.of(wanted);
-        let changes = now.is_some_and(|now| rollout::template(now) != rollout::template(wanted));
+        let changes = changes(objects, live, service);
         if changes && !is_open {
             applied.held.push(service);
             if let Some(now) = now {
                 applied.deployments.insert(service, now.clone());
             }
             continue;
+        }
+        if changes && let Some(settings) = objects.settings.get(&service) {
+            let written = write(owner, settings, live.of(settings), Lock::None, context).await;
+            if record(written, applied)?.is_none() {
+                is_open = false;
+                continue;
+            }
         }
         let lock = if hands_over(wanted, objects) { Lock::AsRead } else { Lock::None };
         match record(write(owner, wanted, now, lock, context).await, applied)? {
@@ -361,6 +379,6 @@ fn hash(object: &DynamicObject) -> u64 {
 impl Objects {
     /// The objects that are wanted.
     pub fn keys(&self) -> BTreeSet<Key> {
-        self.base.iter().chain(self.workloads.values()).filter_map(Key::of).collect()
+        self.iter().filter_map(Key::of).collect()
     }
 }

@@ -24,6 +24,9 @@ use super::validate::{Cluster, Route, Service};
 /// The label of every object that says which cluster it belongs to.
 pub const CLUSTER_LABEL: &str = "messaging.dev/cluster";
 
+/// The label of every object that says which version of the platform it is of.
+pub const VERSION_LABEL: &str = "app.kubernetes.io/version";
+
 /// The annotation of a pod template: a hash of the settings and secrets that the service reads when it starts.
 pub const CONFIG_HASH: &str = "messaging.dev/config-hash";
 
@@ -33,10 +36,20 @@ pub const TEMPLATE_HASH: &str = "messaging.dev/template-hash";
 /// The objects of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// All but the Deployments, in an order in which they can be applied.
+    /// All but the following, in an order in which they can be applied.
     pub base: Vec<DynamicObject>,
+    /// The settings of each service. They change with its Deployment and not before: an old pod that starts again while
+    /// its service waits for its turn reads what it always read.
+    pub settings: BTreeMap<Service, DynamicObject>,
     /// The Deployments.
     pub workloads: BTreeMap<Service, DynamicObject>,
+}
+
+impl Objects {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &DynamicObject> {
+        self.base.iter().chain(self.settings.values()).chain(self.workloads.values())
+    }
 }
 
 /// Makes the objects of a cluster.
@@ -45,7 +58,7 @@ pub fn build(cluster: &Cluster) -> Objects {
     for (service, component) in &cluster.components {
         let of = object::Of { cluster, service: *service, component };
         objects.base.push(service_account::make(of));
-        objects.base.push(config_map::make(of));
+        objects.settings.insert(*service, config_map::make(of));
         objects.base.push(service::make(of));
         objects.base.push(network_policy::make(of));
         objects.base.push(disruption_budget::make(of));

@@ -12,7 +12,7 @@ use crate::{
     backends::Reports,
     cluster::{
         Context, Done, Error, apply,
-        build::Objects,
+        build::{Objects, TEMPLATE_HASH, VERSION_LABEL},
         fetch::{Fetched, Key},
         validate::Cluster,
     },
@@ -55,8 +55,8 @@ pub async fn changes(
     context: &Context,
 ) -> Result<(Vec<PlannedChange>, Reports), Error> {
     let owner = &cluster.metadata;
-    let all = objects.base.iter().chain(objects.workloads.values());
-    let runs: Vec<_> = all
+    let runs: Vec<_> = objects
+        .iter()
         .filter_map(|object| Some((Key::of(object)?, object)))
         .map(|(key, object)| {
             async move {
@@ -119,12 +119,19 @@ fn whole(key: &Key, from: Option<&str>, to: &str) -> PlannedChange {
     }
 }
 
-/// The fields in which two lives of an object differ; not those that the API server keeps by itself.
+/// The fields in which two lives of an object differ; not those that the API server keeps by itself, nor the notes that
+/// follow from other fields: the label of the version is on every object and follows the image.
 fn compare(key: &Key, before: &DynamicObject, after: &DynamicObject, changes: &mut Vec<PlannedChange>) {
     let strip = |object: &DynamicObject| {
         let mut value = serde_json::to_value(object).unwrap_or_default();
         if let Some(object) = value.as_object_mut() {
             object.remove("status");
+        }
+        for metadata in ["/metadata", "/spec/template/metadata"] {
+            for (map, note) in [("labels", VERSION_LABEL), ("annotations", TEMPLATE_HASH)] {
+                let map = value.pointer_mut(&format!("{metadata}/{map}")).and_then(Value::as_object_mut);
+                map.and_then(|map| map.remove(note));
+            }
         }
         if let Some(metadata) = value["metadata"].as_object_mut() {
             for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {

@@ -417,7 +417,11 @@ pub async fn write(
     let reports = &seen.done.reports;
     for notice in [&reports.topics, &reports.tables].into_iter().flatten().flat_map(|report| &report.notices) {
         let note = format!("{}: {}", notice.object, notice.message);
-        context.events.warning(cluster, "Observe", notice.reason, &note).await;
+        if notice.is_warning {
+            context.events.warning(cluster, "Observe", notice.reason, &note).await;
+        } else {
+            context.events.normal(cluster, "Apply", notice.reason, &note).await;
+        }
     }
     let is_ready = find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
     Ok(Written { is_ready })

@@ -103,7 +103,7 @@ fn absent(plan: &mut Plan, wanted: &Wanted, topic: &WantedTopic) {
     };
     if let Some(id) = known {
         let message = format!("{} (id {id}) was deleted by somebody else; it is made anew", topic.name);
-        plan.notices.push(Notice { reason: "TopicVanished", object: object(topic), message });
+        plan.notices.push(Notice { reason: "TopicVanished", object: object(topic), message, is_warning: true });
     }
     plan.changes.push(Change {
         object: object(topic),
@@ -133,7 +133,7 @@ fn existing(plan: &mut Plan, wanted: &Wanted, topic: &WantedTopic, state: &Topic
                 topic.name,
                 state.id.as_deref().unwrap_or("unknown")
             );
-            plan.notices.push(Notice { reason: "TopicReplaced", object: object(topic), message });
+            plan.notices.push(Notice { reason: "TopicReplaced", object: object(topic), message, is_warning: true });
         }
         Standing::Ours => {}
     }

@@ -58,6 +58,7 @@ async fn a_plan_tells_every_change_and_makes_none() {
     let image = "  ~ Deployment/chat-ingest spec.template.spec.containers[0].image: messaging.dev/ingest:0.1.0 -> \
                  messaging.dev/ingest:0.1.1 (disruptive)\n";
     assert!(other.contains(image), "{other}");
+    assert!(other.contains("/chat: 5 to change, 0 to add, 0 to delete\n"), "{other}");
     assert_eq!(world.deployment("chat-gateway").await.resource_version(), before);
     operator.stop().await;
 }

@@ -100,7 +100,8 @@ async fn a_change_rolls_through_the_services_in_their_order() {
     world.roll_out_all("chat").await;
     world.reason("chat", "GatewayReady", "DeploymentAvailable").await;
 
-    world.change("chat", json!({ "image": { "registry": "new.example" } })).await.unwrap();
+    let change = json!({ "image": { "registry": "new.example" }, "observability": { "logLevel": "debug" } });
+    world.change("chat", change).await.unwrap();
     let order = ["chatmgmt", "ingest", "fanout", "gateway"];
     for (place, service) in order.iter().enumerate() {
         let changed = world.until(|| async {
@@ -118,6 +119,8 @@ async fn a_change_rolls_through_the_services_in_their_order() {
         for later in &order[place + 1..] {
             let deployment = world.deployment(&format!("chat-{later}")).await;
             assert!(image(&deployment).starts_with("old.example"), "{later} must wait for {service}");
+            let settings = world.api::<ConfigMap>().get(&format!("chat-{later}")).await.unwrap();
+            assert_eq!(settings.data.unwrap()["LOG"], "info", "the settings of {later} must wait for {service}");
         }
         world.roll_out(&format!("chat-{service}")).await;
     }

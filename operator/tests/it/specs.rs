@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use crds::{MessagingCluster, MessagingClusterSpec};
 use kube::api::DynamicObject;
 use operator::cluster::{
-    build::{Objects, build},
+    build::build,
     validate::{Cluster, Defaults, Invalid, Kinds, References, SecretData, secrets_of, validate},
 };
 use serde_json::{Value, json};
@@ -107,8 +107,7 @@ pub(crate) fn valid(value: &Value) -> Cluster {
 
 /// The objects of a cluster in the order of their application, as JSON.
 pub(crate) fn objects(cluster: &Cluster) -> Vec<Value> {
-    let Objects { base, workloads } = build(cluster);
-    base.iter().chain(workloads.values()).map(json_of).collect()
+    build(cluster).iter().map(json_of).collect()
 }
 
 /// An object as JSON.

@@ -16,7 +16,8 @@ oci_keep() {
 oci_descriptor() { printf '"digest":"sha256:%s","size":%d' "$1" "$(stat -c %s "$blobs/$1")"; }
 
 # oci_image NAME:TAG CONFIG LAYER...: writes the image to stdout. CONFIG is the JSON of how to run it;
-# layers are tar files, lowest first, on the file system of TMPDIR.
+# layers are tar files, lowest first, on the file system of TMPDIR. IMAGE_GZIP=1: they are compressed, as registries
+# keep them.
 oci_image() (
     ref=$1 run=$2
     shift 2
@@ -29,11 +30,17 @@ oci_image() (
     mkdir -p "$blobs"
 
     arch=$(uname -m | sed 's/x86_64/amd64/;s/aarch64/arm64/')
-    ids='' descriptors='' files=''
+    ids='' descriptors='' files='' type=application/vnd.oci.image.layer.v1.tar
+    [[ -z ${IMAGE_GZIP:-} ]] || type+=+gzip
     for file; do
+        # An id is that of what is unpacked.
+        ids+=${ids:+,}'"'sha256:$(sha256sum "$file" | cut -d' ' -f1)'"'
+        if [[ -n ${IMAGE_GZIP:-} ]]; then
+            gzip -nk "$file"
+            file+=.gz
+        fi
         sum=$(oci_keep "$file")
-        ids+=${ids:+,}'"'sha256:$sum'"'
-        descriptors+=${descriptors:+,}'{"mediaType":"application/vnd.oci.image.layer.v1.tar",'$(oci_descriptor "$sum")'}'
+        descriptors+=${descriptors:+,}"{\"mediaType\":\"$type\","$(oci_descriptor "$sum")'}'
         files+=${files:+,}'"'blobs/sha256/$sum'"'
     done
 

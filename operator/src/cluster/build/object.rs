@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::CLUSTER_LABEL;
+use super::{CLUSTER_LABEL, VERSION_LABEL};
 use crate::cluster::validate::{Cluster, Component, Service};
 
 /// What an object of one service is made of.
@@ -57,7 +57,7 @@ pub(super) fn labels(cluster: &Cluster, part: &str) -> BTreeMap<String, String> 
     let fixed = [
         ("app.kubernetes.io/name", part),
         ("app.kubernetes.io/instance", &cluster.name),
-        ("app.kubernetes.io/version", &cluster.version),
+        (VERSION_LABEL, &cluster.version),
         ("app.kubernetes.io/component", part),
         ("app.kubernetes.io/part-of", "messaging"),
         ("app.kubernetes.io/managed-by", "messaging-operator"),
