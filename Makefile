@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e lint fmt check readme crds golden charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e faulty faults broken lint fmt check readme crds golden charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ chat: ## Talk in this terminal (PHONE=+12025550100 SERVER=url ARGS=flags)
 build: setup ## Build every binary
 	@$(CARGO) build --locked --workspace --bins
 
-test: build ground ## Run every test, with nothing else started by hand
+test: build faulty ground ## Run every test, with nothing else started by hand
 	@$(CARGO) test --locked --workspace
 	@tests/tools/charts.sh
 
@@ -57,6 +57,22 @@ cluster-down: ## End it
 
 e2e: setup ## Try the platform on a cluster (KUBECONFIG, else that of make cluster) while people talk on it
 	@tests/ground/e2e.sh $(ARGS)
+
+# Only these binaries have failpoints and broken parts; they lie beside the others, which are built anew after them.
+FAULTY = gateway ingest fanout chatmgmt
+
+faulty: setup ## Build the services with failpoints and broken parts, for the tests of faults
+	@$(CARGO) build --locked --workspace --bins \
+		--features "$(foreach service,$(FAULTY),$(service)/failpoints,$(service)/broken)"
+	@mkdir -p "$(BINARIES)/faulty"
+	@cp $(foreach service,$(FAULTY),"$(BINARIES)/$(service)") "$(BINARIES)/faulty/"
+	@$(CARGO) build --locked --workspace --bins
+
+faults: faulty ground ## Run the fault matrix on real systems, three seeds each (ARGS="04 25 --seeds 7"); results in target/faults
+	@"$(BINARIES)/faults" $(ARGS)
+
+broken: faulty ground ## Run the broken builds, each of which the checker must reject (ARGS="drop_delivery --seeds 7")
+	@"$(BINARIES)/faults" --broken $(ARGS)
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

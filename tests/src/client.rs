@@ -7,6 +7,7 @@ mod pace;
 mod rest;
 mod session;
 mod verdict;
+mod witness;
 
 use std::{
     path::PathBuf,
@@ -24,6 +25,9 @@ use uuid::Uuid;
 
 pub use keep::{Keep, Kept};
 pub use rest::{ChatSummary, HistoryItem, Member, Refused, Rest, Tokens, User};
+use witness::Witness;
+
+use crate::history::recorder::Recorder;
 
 /// Events that wait for a slow listener; the client's own state never depends on them.
 const EVENTS: usize = 65_536;
@@ -100,6 +104,8 @@ pub struct Options {
     pub answer_within: Duration,
     /// Messages of one chat in flight at once. Only with 1 can a refused one never be overtaken.
     pub window: usize,
+    /// Where its history goes, and under which name.
+    pub recorder: Option<(Recorder, String)>,
 }
 
 impl Options {
@@ -112,6 +118,7 @@ impl Options {
             backoff_cap: Duration::from_secs(30),
             answer_within: Duration::from_secs(10),
             window: 1,
+            recorder: None,
         }
     }
 
@@ -142,6 +149,7 @@ struct Shared {
     keep: Keep,
     options: Options,
     wire: Wire,
+    witness: Witness,
     events: broadcast::Sender<Event>,
     state: watch::Sender<State>,
     /// Why the client has stopped.
@@ -202,7 +210,9 @@ impl Client {
             }
             me => me?,
         };
+        let witness = Witness::new(options.recorder.clone(), &me.user_id);
         let shared = Arc::new(Shared {
+            witness,
             rest,
             keep,
             options,
@@ -320,6 +330,21 @@ impl Client {
         let mut state = self.shared.state.subscribe();
         let reached = state.wait_for(|state| matches!(state, State::Ready | State::Stopped));
         let state = *tokio::time::timeout(within, reached).await.context("not ready in time")??;
+        anyhow::ensure!(state == State::Ready, "the client has stopped");
+        Ok(())
+    }
+
+    /// Waits until it is ready on another connection than the first `before`.
+    ///
+    /// # Errors
+    /// When the deadline passes, or the client stops for good.
+    pub async fn came_back(&self, before: u64, within: Duration) -> anyhow::Result<()> {
+        let mut state = self.shared.state.subscribe();
+        let back = state.wait_for(|state| {
+            let is_another = self.wire().connections() > before;
+            *state == State::Stopped || (*state == State::Ready && is_another)
+        });
+        let state = *tokio::time::timeout(within, back).await.context("it did not come back in time")??;
         anyhow::ensure!(state == State::Ready, "the client has stopped");
         Ok(())
     }

@@ -1,4 +1,8 @@
-//! The checker: what the promises say about what was seen, each violation by its name.
+//! What was seen, and what the promises say about it: whole histories by [`checker`], single views by the functions here.
+
+pub mod checker;
+pub mod line;
+pub mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

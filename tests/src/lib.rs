@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod e2e;
+pub mod faults;
 pub mod history;
 pub mod raw;
 pub mod world;

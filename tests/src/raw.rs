@@ -89,9 +89,17 @@ impl Raw {
     /// # Errors
     /// When it does not come, or the socket closes.
     pub async fn next_of(&mut self, kind: &str) -> anyhow::Result<Value> {
+        self.next_of_either(kind, kind).await
+    }
+
+    /// The next frame of one of two types; others are passed over.
+    ///
+    /// # Errors
+    /// When it does not come, or the socket closes.
+    pub async fn next_of_either(&mut self, one: &str, other: &str) -> anyhow::Result<Value> {
         loop {
             match self.next().await? {
-                Got::Frame(frame) if frame["type"] == kind => return Ok(frame),
+                Got::Frame(frame) if frame["type"] == one || frame["type"] == other => return Ok(frame),
                 Got::Frame(_) => {}
                 Got::Closed(code) => anyhow::bail!("closed with {code}"),
             }

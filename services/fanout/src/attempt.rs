@@ -11,6 +11,7 @@ use domain::{
     },
 };
 use futures_util::future::join_all;
+use platform::{broken, failpoint};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -72,11 +73,16 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Attempts all of it; each partition's outcome is told as soon as it is known.
     pub(crate) async fn run(self, all: Vec<Work>, outcomes: mpsc::Sender<Outcome>) {
+        failpoint::reached("route.before");
+        if broken::is("commit_first") {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
         let events: Vec<&Event> =
             all.iter().flat_map(|work| &work.entries).filter_map(|entry| entry.event.as_ref().ok()).collect();
         let span = tracing::debug_span!("fanout.consume", records = events.len());
         let looked_up = self.route.look_up(&events).instrument(span.clone()).await;
         drop(events);
+        failpoint::reached("route.after");
         let routes = looked_up.map_err(|error| {
             tracing::warn!("members and routes are not known, so their partitions wait: {error}");
             error.kind()
@@ -132,6 +138,7 @@ impl Attempts {
         }
         // Attempted means answered, or late: an offset moves only after that.
         self.route.settle(on_the_way).await;
+        failpoint::reached("deliver.after");
         Outcome {
             partition: work.partition,
             assignment: work.assignment,

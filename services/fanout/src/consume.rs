@@ -18,7 +18,7 @@ use domain::{
     },
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use platform::{Gate, Process, retry::Backoff};
+use platform::{Gate, Process, broken, failpoint, retry::Backoff};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -173,7 +173,10 @@ impl Consume {
             }
             if let Some(passed_on) = lane.passed_on.take() {
                 let count = lane.waiting.len().min(self.limits.attempt_records as usize);
-                let entries = lane.waiting.drain(..count).collect();
+                let entries: VecDeque<Entry> = lane.waiting.drain(..count).collect();
+                if broken::is("commit_first") {
+                    lane.finished = entries.back().map(|last| last.record.offset + 1).or(lane.finished);
+                }
                 all.push(Work { partition: *partition, assignment: lane.assignment, entries, passed_on });
             }
         }
@@ -256,7 +259,9 @@ impl Consume {
         }
         let source = self.source.clone();
         let commit = async move {
+            failpoint::reached("offset.before");
             let result = source.commit(&finished).await;
+            failpoint::reached("offset.after");
             (finished, result)
         };
         self.commit = Some(commit.boxed());
@@ -282,6 +287,7 @@ impl Consume {
                 lane.waiting.clear();
             }
         }
+        failpoint::reached("drain");
         let deadline = Instant::now() + self.limits.finish_timeout;
         while partitions.iter().any(|partition| self.lanes.get(partition).is_some_and(Lane::is_busy)) {
             tokio::select! {

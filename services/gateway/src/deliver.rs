@@ -11,6 +11,7 @@ use domain::{
     message::Sequence,
 };
 use futures_util::{Stream, stream};
+use platform::{broken, failpoint};
 use proto::messaging::v1::{
     DeliveryAnswer, DeliveryFrame, ServerFrame, delivery_answer::Outcome, delivery_frame::Push,
     delivery_server::Delivery, server_frame::Payload,
@@ -57,6 +58,7 @@ impl Deliver {
             answer.set_outcome(Outcome::Delivered);
             return answer;
         };
+        failpoint::reached("push.before");
         let push = match self.prepare(push) {
             Ok(push) => push,
             Err(error) => {
@@ -123,6 +125,22 @@ impl Deliver {
                 }
                 Prepared::Message { at, sender, own, others } => {
                     let frame = if *sender == user { own } else { others };
+                    if broken::one_in(40, "drop_delivery") {
+                        took = true;
+                        continue;
+                    }
+                    if broken::one_in(20, "swap_deliveries") {
+                        let (gateway, link, late) = (self.gateway.clone(), link.clone(), frame.encoded(link.encoding));
+                        drop(self.gateway.process.spawn_child(async move {
+                            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                            link.outbound.push(late, tokio::time::Instant::now(), &gateway.limits);
+                        }));
+                        took = true;
+                        continue;
+                    }
+                    if broken::one_in(40, "double_delivery") {
+                        link.push(gateway, frame);
+                    }
                     let Some(taken) = link.push_message(gateway, *at, frame) else {
                         took = true;
                         count(&gateway.metrics.pushes, metrics::Push::Fenced);

@@ -12,6 +12,7 @@ use domain::{
     limits,
     message::{Content, Sequence},
 };
+use platform::failpoint;
 use proto::{
     frames::{self, Unread},
     messaging::v1::{
@@ -234,7 +235,9 @@ pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, send: Outgoing, pod: &
         content: send.content.as_str().to_owned(),
         origin_connection: link.record.id.to_string(),
     };
+    failpoint::reached("receive.before");
     let result = gateway.ingest.persist(send.chat, request, pod).instrument(span).await;
+    failpoint::reached("receive.after");
     count(&gateway.metrics.sends, outcome(&result));
     match result {
         Ok(stored) => {

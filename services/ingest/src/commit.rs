@@ -14,7 +14,7 @@ use domain::{
     },
     publisher::PublisherMark,
 };
-use platform::retry::Backoff;
+use platform::{broken, failpoint, retry::Backoff};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -199,6 +199,11 @@ impl Committer {
         let Some(attempt) = self.attempt(chat, head, memory.floor, &group.pending) else {
             return [self.later(chat, group, &"the lease has expired", callers).await, None];
         };
+        if broken::is("ack_first") {
+            for (pending, message) in group.pending.iter().zip(&attempt.batch.messages) {
+                callers.answer(pending, Ok(Stored { original: original(message), is_duplicate: false }));
+            }
+        }
         let (attempt, outcome) = self.ask(attempt).await;
         let pending = std::mem::take(&mut group.pending);
         let next = match outcome {
@@ -262,7 +267,10 @@ impl Committer {
     /// Reads the chat's counter and remembers it.
     async fn read_head(&self, chat: ChatId, memory: &mut Memory) -> Result<Option<Sequence>, Error> {
         let read = self.bounded(self.log.head(chat)).await?;
-        Ok(read.map(|head| {
+        Ok(read.map(|mut head| {
+            if broken::is("reuse_sequence") {
+                head.sequence.0 = head.sequence.0.saturating_sub(1);
+            }
             self.remember(memory, head);
             head.sequence
         }))
@@ -358,11 +366,15 @@ impl Committer {
         if incarnation != attempt.batch.publisher.incarnation {
             self.sign_anew(attempt, incarnation);
         }
+        failpoint::reached("commit.before");
         let batch = &attempt.batch;
         let span =
             tracing::info_span!("durability.commit", chat.id = %batch.chat, batch.messages = batch.messages.len());
         match timeout(self.limits.store_timeout, self.log.commit(batch).instrument(span)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                failpoint::reached("commit.after");
+                outcome
+            }
             Err(elapsed) => Commit::Unknown(Error::unavailable("the store does not answer", elapsed)),
         }
     }
@@ -382,9 +394,11 @@ impl Committer {
         if self.publish.committed(chat, memory.floor, outgoing.collect(), hold) == Handed::Taken {
             memory.floor.handed = last;
         }
+        failpoint::reached("ack.before");
         for (pending, original) in group.pending.iter().zip(answers) {
             callers.answer(pending, Ok(Stored { original, is_duplicate: false }));
         }
+        failpoint::reached("ack.after");
     }
 
     /// Waits before the next try, unless there were enough.

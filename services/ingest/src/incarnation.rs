@@ -7,7 +7,7 @@ use domain::{
     ports::Incarnations,
     publisher::{Incarnation, Lease},
 };
-use platform::{Gate, Liveness, retry::Backoff};
+use platform::{Gate, Liveness, failpoint, retry::Backoff};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Limits, metrics::Metrics, slots::Slots};
@@ -126,6 +126,7 @@ impl Tenure {
             alive.beat();
             let (asked, now) = (Instant::now(), self.clock.now());
             let expires_at = now + self.limits.lease_ttl;
+            failpoint::reached("lease.renew");
             let renewal = self.incarnations.renew(incarnation, expires_at, self.slots.oldest(now));
             match self.bounded(renewal).await {
                 Ok(true) => {

@@ -22,7 +22,7 @@ use domain::{
     ports::{EventPublisher, MessageHistory, PublishFailure, event_publisher::Confirmation},
     publisher::Slot,
 };
-use platform::{Process, retry::Backoff};
+use platform::{Process, failpoint, retry::Backoff};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
@@ -280,6 +280,7 @@ impl Publish {
         let span =
             tracing::info_span!("durability.publish", chat.id = %message.chat, message.sequence = message.sequence.0);
         let record = record::encode(&held.outgoing, self.clock.now(), self.ids.as_ref());
+        failpoint::reached("publish.before");
         span.in_scope(|| self.publisher.publish(record))
     }
 
@@ -313,6 +314,7 @@ impl Publish {
         };
         match result {
             Ok(()) => {
+                failpoint::reached("publish.after");
                 *failures = 0;
                 self.metrics.published.inc();
                 if let Some(first) = unconfirmed.pop_front()

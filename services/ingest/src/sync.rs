@@ -9,6 +9,7 @@ use domain::{
     message::{Sequence, StoredMessage},
     ports::{Heads, MessageHistory, heads::Standing},
 };
+use platform::broken;
 use tokio::time::timeout;
 
 /// Bytes that an item of a page takes beside its text.
@@ -49,10 +50,11 @@ impl Sync {
         if after >= head {
             return Ok(Page { messages: Vec::new(), has_more: false });
         }
+        let after = if broken::is("resume_off_by_one") { after.next() } else { after };
         // A hole is watched for two seconds before it is passed over.
         let mut messages = bounded(2 * self.store_timeout, self.history.after(chat, after, limit)).await?;
         messages.truncate(fitting(&messages));
-        let has_more = messages.last().is_some_and(|last| last.sequence < head);
+        let has_more = messages.last().is_some_and(|last| last.sequence < head) && !broken::is("lost_last_page");
         Ok(Page { messages, has_more })
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use domain::ports::{
     DeliveryState, EventPublisher, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
 };
-use platform::{Gate, Process, Secret, grpc::InternalToken};
+use platform::{Gate, Process, Secret, failpoint, grpc::InternalToken};
 use prometheus_client::metrics::counter::Counter;
 use proto::messaging::v1::ingest_server::IngestServer;
 use tokio::{
@@ -164,6 +164,7 @@ async fn hold_lease(
 ) -> anyhow::Result<()> {
     let drained = async {
         process.stopping().await;
+        failpoint::reached("drain");
         let idle = async {
             while !(persist.is_idle() && publish.is_idle()) {
                 sleep(DRAIN_CHECK).await;

@@ -3,9 +3,11 @@
 #![deny(missing_docs)]
 
 pub mod admin;
+pub mod broken;
 pub mod clock;
 pub mod config;
 pub mod dependency;
+pub mod failpoint;
 pub mod grpc;
 pub mod process;
 pub mod retry;

@@ -29,7 +29,7 @@ use crate::{
     admin,
     clock::{SystemClock, SystemIds},
     config::Settings,
-    telemetry,
+    failpoint, telemetry,
 };
 
 /// Runs a binary: parses its settings, starts it, waits for a signal or a failure, and stops it.
@@ -47,6 +47,7 @@ where
     if let Err(error) = telemetry::start(&platform) {
         return refuse(name, &error);
     }
+    failpoint::arm();
     let process = Process::new();
     let all = process.gate("start");
     let listening = process.bind("--admin-listen", platform.admin_listen).await;

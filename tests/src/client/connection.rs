@@ -28,6 +28,7 @@ use super::{
     random,
     session::Session,
 };
+use crate::history::line::Kind;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -49,14 +50,18 @@ pub(super) async fn run(shared: Arc<Shared>, user_id: String, mut commands: mpsc
             Ok((socket, established)) => {
                 attempt = 0;
                 shared.wire.connections.fetch_add(1, Ordering::Relaxed);
+                shared.witness.connected();
                 let mut session = Session::new(&shared, &user_id, socket, &established, &mut sends);
                 let end = session.run(&mut commands).await;
                 session.close().await;
+                shared.witness.closed(end.name());
                 end
             }
             Err(unconnected) => unconnected,
         };
-        sends.outbox.connection_lost();
+        for id in sends.outbox.connection_lost() {
+            shared.witness.refused(&id, Kind::Info, "connection lost");
+        }
         shared.move_to(State::Disconnected);
         attempt += 1;
         let growing = backoff(attempt, shared.options.backoff_base, shared.options.backoff_cap);
@@ -115,6 +120,17 @@ pub(super) enum End {
     Later(Duration),
     /// Again with new tokens.
     Unauthorized,
+}
+
+impl End {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Stopped(why) => why,
+            Self::Lost => "lost",
+            Self::Later(_) => "asked to come back later",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
 }
 
 /// Messages handed over and not acknowledged, and who waits for them. Outlives connections.
@@ -189,12 +205,16 @@ impl Shared {
     pub(super) fn move_to(&self, state: State) {
         if self.state.send_replace(state) != state {
             drop(self.events.send(Event::State(state))); // nobody may listen
+            if state == State::Ready {
+                self.witness.ready();
+            }
         }
     }
 
     pub(super) fn show(&self, reached: Vec<Kept>) -> usize {
         let count = reached.len();
         for message in reached {
+            self.witness.showed(&message);
             drop(self.events.send(Event::Message(message))); // nobody may listen
         }
         count

@@ -85,11 +85,15 @@ impl Outbox {
         }
     }
 
-    /// What was in flight goes again on the next connection, in its order.
-    pub(super) fn connection_lost(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.progress == Progress::InFlight) {
-            entry.progress = Progress::Waiting;
-        }
+    /// What was in flight goes again on the next connection, in its order: which that is.
+    pub(super) fn connection_lost(&mut self) -> Vec<String> {
+        let in_flight = self.entries.values_mut().filter(|entry| entry.progress == Progress::InFlight);
+        in_flight
+            .map(|entry| {
+                entry.progress = Progress::Waiting;
+                entry.unsent.client_message_id.clone()
+            })
+            .collect()
     }
 
     /// The message has its outcome; who waits for it.
@@ -160,7 +164,7 @@ mod tests {
         }
         outbox.take("a");
         assert!(due(&outbox, now, 8).is_empty());
-        outbox.connection_lost();
+        assert_eq!(outbox.connection_lost(), ["b", "c"]);
         assert_eq!(due(&outbox, now, 8), ["b", "c"]);
     }
 }

@@ -30,6 +30,7 @@ use super::{
     pace::Pace,
     verdict::{Verdict, verdict},
 };
+use crate::history::line::Kind;
 
 /// Acks wait for this long, or for ten messages (AK-06).
 const ACK_EVERY: Duration = Duration::from_secs(5);
@@ -225,6 +226,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.sends.outbox.went_out(&id);
+        self.shared.witness.sends(unsent);
         let payload = SendMessage {
             client_message_id: id.clone(),
             chat_id: unsent.chat.clone(),
@@ -266,6 +268,7 @@ impl<'a> Session<'a> {
 
     async fn request_page(&mut self, chat: &str) -> anyhow::Result<()> {
         let last_acked_sequence = self.shared.keep.cursor(chat)?;
+        self.shared.witness.asks(chat, last_acked_sequence);
         let request = SyncRequest { chat_id: chat.to_owned(), last_acked_sequence, limit: Some(PAGE) };
         self.write(Some(Pending::Sync(chat.to_owned())), Request::SyncRequest(request)).await
     }
@@ -300,6 +303,7 @@ impl<'a> Session<'a> {
                     message_id: ack.message_id,
                     sequence: ack.sequence,
                 };
+                self.shared.witness.sent(&ack.chat_id, &sent);
                 self.on_sent(&sent, ack.created_at).await?;
             }
             (Some(Answer::SyncResponse(page)), _) => self.on_page(page).await?,
@@ -349,6 +353,7 @@ impl<'a> Session<'a> {
             content: message.content,
             created_at: message.created_at,
         };
+        self.shared.witness.pushed(&kept);
         self.know_again(own.as_deref(), &kept)?;
         self.keep(&kept).await
     }
@@ -361,6 +366,7 @@ impl<'a> Session<'a> {
         {
             let sent =
                 Sent { client_message_id: id.to_owned(), message_id: kept.message_id.clone(), sequence: kept.sequence };
+            self.shared.witness.sent(&kept.chat, &sent);
             self.sends.finish(id, Ok(sent));
         }
         Ok(())
@@ -406,6 +412,7 @@ impl<'a> Session<'a> {
     }
 
     async fn on_page(&mut self, page: SyncResponse) -> anyhow::Result<()> {
+        self.shared.witness.read(&page);
         self.shared.wire.synced.fetch_add(page.messages.len() as u64, Ordering::Relaxed);
         let mut messages = Vec::with_capacity(page.messages.len());
         for item in page.messages {
@@ -470,27 +477,40 @@ impl<'a> Session<'a> {
         let pause = if let Verdict::Again(Some(named)) = verdict { named } else { RESEND_AFTER };
         match pending {
             Some(Pending::Send(id)) => self.on_send_error(&id, verdict, pause, error)?,
-            Some(Pending::Sync(chat)) => match verdict {
-                Verdict::ChatGone => self.on_not_a_member(&chat)?,
-                Verdict::Refused if error.code == "FORBIDDEN" => self.on_not_a_member(&chat)?,
-                // Asked again after a while, as if it were a hole.
-                Verdict::Again(_)
-                | Verdict::AgainAFewTimes
-                | Verdict::Refused
-                | Verdict::Refresh
-                | Verdict::Reconnect => {
-                    self.syncing.remove(&chat);
-                    self.holes.insert(chat, Instant::now() + jittered(pause));
-                }
-            },
+            Some(Pending::Sync(chat)) => {
+                self.shared.witness.page_refused(&chat, &error.code);
+                self.on_page_error(chat, verdict, pause, &error)?;
+            }
             Some(Pending::Heads) => anyhow::bail!("heads were refused: {}", error.code),
             Some(Pending::Heartbeat) | None => tracing::warn!(code = error.code, "the server complains"),
         }
         Ok(())
     }
 
+    fn on_page_error(
+        &mut self,
+        chat: String,
+        verdict: Verdict,
+        pause: Duration,
+        error: &ErrorFrame,
+    ) -> anyhow::Result<()> {
+        match verdict {
+            Verdict::ChatGone => self.on_not_a_member(&chat)?,
+            Verdict::Refused if error.code == "FORBIDDEN" => self.on_not_a_member(&chat)?,
+            // Asked again after a while, as if it were a hole.
+            Verdict::Again(_) | Verdict::AgainAFewTimes | Verdict::Refused | Verdict::Refresh | Verdict::Reconnect => {
+                self.syncing.remove(&chat);
+                self.holes.insert(chat, Instant::now() + jittered(pause));
+            }
+        }
+        Ok(())
+    }
+
     fn on_send_error(&mut self, id: &str, verdict: Verdict, pause: Duration, error: ErrorFrame) -> anyhow::Result<()> {
         let refusals = self.sends.outbox.refused(id);
+        // D2.9: these two leave it open, every other code says that nothing was stored.
+        let is_open = matches!(error.code.as_str(), "SERVICE_UNAVAILABLE" | "INTERNAL_ERROR");
+        self.shared.witness.refused(id, if is_open { Kind::Info } else { Kind::Fail }, &error.code);
         let goes_again = match verdict {
             Verdict::Again(_) | Verdict::Refresh | Verdict::Reconnect => true,
             Verdict::AgainAFewTimes => refusals <= INTERNAL_TRIES,

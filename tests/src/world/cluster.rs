@@ -167,7 +167,7 @@ impl Cluster {
     pub async fn reopen(&self, gateway: usize) -> anyhow::Result<()> {
         let (rest, sockets) =
             (self.chatmgmt.address("--listen").await?, self.gateways[gateway].address("--listen").await?);
-        self.doors[gateway].behind.send_replace(Behind { rest, sockets });
+        self.doors[gateway].lead_to(Behind { rest, sockets });
         Ok(())
     }
 
@@ -192,8 +192,16 @@ impl Cluster {
     /// # Errors
     /// When that does not work.
     pub async fn client(&self, gateway: usize, phone: &str) -> anyhow::Result<Client> {
+        self.client_with(gateway, phone, Options::quick(self.server(gateway))).await
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub async fn client_with(&self, gateway: usize, phone: &str, options: Options) -> anyhow::Result<Client> {
         let seen = codes_in(&self.chatmgmt.log(), phone).len();
-        let client = Client::login(Options::quick(self.server(gateway)), phone, || self.code(phone, seen)).await?;
+        let client = Client::login(options, phone, || self.code(phone, seen)).await?;
         client.ready(READY_WITHIN).await.with_context(|| self.gateways[gateway].log())?;
         Ok(client)
     }
@@ -215,12 +223,13 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn free_port() -> anyhow::Result<u16> {
+/// A port that is free at this moment.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Makes keys, or tables and topics.
-async fn provision(plan: &Plan, only: &str) -> anyhow::Result<()> {
+pub(crate) async fn provision(plan: &Plan, only: &str) -> anyhow::Result<()> {
     let mut command = Command::new(binary("provision")?);
     let known = ["LOG_", "STORE_", "AWS_", "AUTH_DIR"];
     let variables = plan.variables.iter().filter(|(name, _)| known.iter().any(|start| name.starts_with(start)));
@@ -251,6 +260,11 @@ impl Door {
         #[expect(clippy::disallowed_methods, reason = "the door owns this task and ends it")]
         let task = tokio::spawn(lead(listener, current));
         Ok(Self { server, behind, task })
+    }
+
+    /// New connections go there.
+    pub(crate) fn lead_to(&self, behind: Behind) {
+        self.behind.send_replace(behind);
     }
 }
 

@@ -80,6 +80,20 @@ impl Service {
         self.variables.insert(variable.to_owned(), value.into());
     }
 
+    /// Takes a variable away from the next start.
+    pub fn unset(&mut self, variable: &str) {
+        self.variables.remove(variable);
+    }
+
+    /// Whether it has not ended yet.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        let Some(child) = self.child.as_mut() else { return Ok(false) };
+        Ok(child.try_wait()?.is_none())
+    }
+
     /// Its name among the others.
     pub fn name(&self) -> &str {
         &self.name
@@ -180,11 +194,27 @@ impl Service {
     /// # Errors
     /// When it was not running.
     pub async fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM").await
+    }
+
+    /// Sends it a signal, by its name without SIG: `STOP` lets it stand still, `CONT` go on.
+    ///
+    /// # Errors
+    /// When it was not running.
+    pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let pid = self.pid().context("not running")?.to_string();
         // The shell's own: a small machine has no other.
-        let asked = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "kill", &pid]).status().await?;
+        let script = "kill \"-$1\" \"$2\"";
+        let asked = Command::new("sh").args(["-c", script, "kill", signal, &pid]).status().await?;
         anyhow::ensure!(asked.success(), "not asked");
         Ok(())
+    }
+
+    /// Whether it stands still, by SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let stat = self.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        // After the name in brackets: the state.
+        stat.is_some_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
     }
 
     /// Its process id.

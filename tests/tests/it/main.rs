@@ -2,7 +2,9 @@
 
 mod contract;
 mod crash;
+mod faults;
 mod group;
+mod journeys;
 mod people;
 mod processes;
 mod readme;

@@ -22,6 +22,7 @@ use domain::{
     },
     publisher::PublisherMark,
 };
+use platform::broken;
 
 use super::{
     Store,
@@ -63,7 +64,11 @@ impl MessageLog {
         let update = Update::builder()
             .table_name(self.store.table(Table::ChatCounters))
             .key("chat_id", text(batch.chat))
-            .condition_expression("sequence_counter = :after")
+            .condition_expression(if broken::is("reuse_sequence") {
+                "sequence_counter >= :after"
+            } else {
+                "sequence_counter = :after"
+            })
             .update_expression(
                 "SET sequence_counter = :to, published_through = :published, publisher = :publisher, \
                  updated_at = :at, last_message_id = :id, last_sender_id = :sender, last_message_at = :created, \
@@ -83,10 +88,9 @@ impl MessageLog {
     }
 
     fn place(&self, message: &StoredMessage) -> Result<TransactWriteItem, Error> {
-        let put = Put::builder()
-            .table_name(self.store.table(Table::Messages))
-            .set_item(Some(write_message(message)))
-            .condition_expression("attribute_not_exists(chat_id)");
+        let put = Put::builder().table_name(self.store.table(Table::Messages)).set_item(Some(write_message(message)));
+        let put =
+            if broken::is("reuse_sequence") { put } else { put.condition_expression("attribute_not_exists(chat_id)") };
         Ok(TransactWriteItem::builder().put(put.build().map_err(Error::internal)?).build())
     }
 
@@ -95,7 +99,7 @@ impl MessageLog {
         let put = Put::builder()
             .table_name(self.store.table(Table::IdempotencyKeys))
             .item("chat_id", text(message.chat))
-            .item("client_message_id", idempotency_key(message.sender, message.client_id))
+            .item("client_message_id", remembered_as(message))
             .item("message_id", text(message.id))
             .item("sequence", number(message.sequence))
             .item("created_at", number(message.created_at))
@@ -113,6 +117,14 @@ impl MessageLog {
             .condition_expression("attribute_exists(chat_id)");
         Ok(TransactWriteItem::builder().condition_check(check.build().map_err(Error::internal)?).build())
     }
+}
+
+/// Under which key the store remembers that a message was seen.
+fn remembered_as(message: &StoredMessage) -> AttributeValue {
+    if broken::is("short_memory") {
+        return text(format!("{}#{}#{}", message.sender, message.client_id, message.created_at.seconds()));
+    }
+    idempotency_key(message.sender, message.client_id)
 }
 
 #[async_trait]

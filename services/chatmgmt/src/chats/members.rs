@@ -7,6 +7,7 @@ use domain::{
     ids::{ChatId, UserId},
     membership::{Membership, Role},
 };
+use platform::failpoint;
 use proto::messaging::v1 as wire;
 use tonic::metadata::MetadataMap;
 
@@ -41,7 +42,9 @@ impl Parts {
         if self.directory.membership(chat, user).await?.is_none() {
             self.may_have_more(user, ChatType::Direct, cause.at).await?;
         }
+        failpoint::reached("membership.before");
         let joined = self.chats.add_member(chat, user, role, self.limits.group_members, &cause).await?;
+        failpoint::reached("membership.after");
         self.wake.chat(chat);
         self.metrics.changed(ChangeKind::Added);
         Ok(wire::AddedMember {
@@ -96,7 +99,9 @@ impl Parts {
     }
 
     async fn take_out(&self, member: &Membership, by: UserId, metadata: &MetadataMap) -> Result<(), Error> {
+        failpoint::reached("membership.before");
         self.chats.remove_member(member, &self.cause(by, metadata)).await?;
+        failpoint::reached("membership.after");
         self.wake.chat(member.chat);
         self.metrics.changed(ChangeKind::Removed);
         Ok(())

@@ -1,0 +1,289 @@
+//! The whole system as separate processes over real systems, with a proxy on every edge between them.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
+
+use super::{proxy::Proxy, random::Random, store::StoreProxy, truth};
+use crate::{
+    client::{Client, Options},
+    history::{
+        line::{Kind, Line, What},
+        recorder::Recorder,
+    },
+    world::{
+        cluster::{Behind, Door, Plan, free_port, provision},
+        codes_in,
+        ground::OwnGround,
+        service::Service,
+    },
+};
+
+const READY_WITHIN: Duration = Duration::from_mins(1);
+const CODE_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where the binaries with failpoints lie, beside the others: `make faulty` puts them there.
+const FOLDER: &str = "faulty";
+
+/// What a process gets besides what all get.
+pub type Extra = Vec<(&'static str, &'static str, String)>;
+
+/// Two of each service that a message passes, and one chatmgmt.
+pub struct Rig {
+    /// Each behind a door of its own.
+    pub gateways: Vec<Service>,
+    /// They share the chats.
+    pub ingests: Vec<Service>,
+    /// They share the partitions.
+    pub fanouts: Vec<Service>,
+    /// Login, chats and history.
+    pub chatmgmt: Service,
+    /// The edges.
+    pub edges: Edges,
+    /// The cluster's part of the store.
+    pub tables: String,
+    /// The cluster's part of the log.
+    pub log: truth::Log,
+    /// Where the store is without a proxy.
+    pub store: String,
+    /// Where Redis is without a proxy.
+    pub redis: String,
+    doors: Vec<Door>,
+    folder: tempfile::TempDir,
+}
+
+/// A proxy for each pair that talks.
+pub struct Edges {
+    /// Gateways to each ingest.
+    pub ingest: Vec<Proxy>,
+    /// Fanouts to each gateway.
+    pub gateway: Vec<Proxy>,
+    /// Each ingest to the store.
+    pub store_of_ingest: Vec<StoreProxy>,
+    /// Everybody else to the store.
+    pub store_of_others: StoreProxy,
+    /// Ingests to the log.
+    pub log_of_ingest: Proxy,
+    /// Fanouts to the log.
+    pub log_of_fanout: Proxy,
+    /// Gateways to Redis.
+    pub redis_of_gateway: Proxy,
+    /// Fanouts to Redis.
+    pub redis_of_fanout: Proxy,
+}
+
+impl Edges {
+    async fn start(own: &OwnGround, ports: &Ports, random: &mut Random) -> anyhow::Result<Self> {
+        let ground = &own.ground;
+        let (mut ingest, mut gateway, mut store_of_ingest) = (Vec::new(), Vec::new(), Vec::new());
+        for (ingest_port, gateway_port) in ports.ingest.iter().zip(&ports.gateway) {
+            ingest.push(Proxy::start(&local(*ingest_port), random.next()).await?);
+            gateway.push(Proxy::start(&local(*gateway_port), random.next()).await?);
+            store_of_ingest.push(StoreProxy::start(&ground.store, random.next()).await?);
+        }
+        Ok(Self {
+            ingest,
+            gateway,
+            store_of_ingest,
+            store_of_others: StoreProxy::start(&ground.store, random.next()).await?,
+            log_of_ingest: Proxy::before_kafka(&ground.kafka, random.next()).await?,
+            log_of_fanout: Proxy::before_kafka(&ground.kafka, random.next()).await?,
+            redis_of_gateway: Proxy::start(&ground.redis, random.next()).await?,
+            redis_of_fanout: Proxy::start(&ground.redis, random.next()).await?,
+        })
+    }
+}
+
+struct Ports {
+    ingest: [u16; 2],
+    gateway: [u16; 2],
+}
+
+impl Rig {
+    /// Starts everything, with more variables for some: process, variable, value.
+    ///
+    /// # Errors
+    /// When a process does not become ready: with why, and its log.
+    pub async fn start(own: &OwnGround, name: &str, extra: &Extra, random: &mut Random) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let ports = Ports { ingest: [free_port()?, free_port()?], gateway: [free_port()?, free_port()?] };
+        let edges = Edges::start(own, &ports, random).await?;
+        let auth = folder.path().join("auth");
+        let plan = Plan::new(name, &own.ground)
+            .with("AUTH_DIR", auth.display().to_string())
+            .with("INTERNAL_TOKEN_FILE", auth.join("internal-token").display().to_string())
+            // The group waits as briefly as a broker allows.
+            .with("LOG_SESSION_TIMEOUT", "6s")
+            .with("BREAKER_OPEN", "2s");
+        provision(&plan, "keys").await?;
+        provision(&plan, "systems").await?;
+        let of_edge = |name: &str, number: usize| -> Vec<(&str, String)> {
+            let endpoint = |proxy: &StoreProxy| format!("http://{}", proxy.address());
+            let redis = |proxy: &Proxy| format!("redis://{}", proxy.address());
+            match name {
+                "ingest" => vec![
+                    ("GRPC_LISTEN", local(ports.ingest[number])),
+                    ("STORE_ENDPOINT", endpoint(&edges.store_of_ingest[number])),
+                    ("LOG_BROKERS", edges.log_of_ingest.address().to_owned()),
+                ],
+                "gateway" => vec![
+                    ("GRPC_LISTEN", local(ports.gateway[number])),
+                    ("ADVERTISE", edges.gateway[number].address().to_owned()),
+                    ("INGEST", edges.ingest.iter().map(Proxy::address).collect::<Vec<_>>().join(",")),
+                    ("REDIS_URL", redis(&edges.redis_of_gateway)),
+                ],
+                "fanout" => vec![
+                    ("STORE_ENDPOINT", endpoint(&edges.store_of_others)),
+                    ("LOG_BROKERS", edges.log_of_fanout.address().to_owned()),
+                    ("REDIS_URL", redis(&edges.redis_of_fanout)),
+                ],
+                _ => vec![
+                    ("STORE_ENDPOINT", endpoint(&edges.store_of_others)),
+                    // Chats and members, through ingest's edge to nobody's harm.
+                    ("INGEST", local(ports.ingest[0])),
+                ],
+            }
+        };
+        let start = |program: &'static str, number: usize| {
+            let kind = program.rsplit('/').next().unwrap_or_default();
+            let name = format!("{kind}-{number}");
+            let mut variables: BTreeMap<String, String> = plan.variables().clone();
+            let more = extra.iter().filter(|(process, _, _)| *process == kind || *process == name);
+            let more = more.map(|(_, variable, value)| (*variable, value.clone()));
+            let all = of_edge(kind, number).into_iter().chain(more);
+            variables.extend(all.map(|(variable, value)| (variable.to_owned(), value)));
+            Service::start(program, &name, folder.path(), &variables)
+        };
+        let ingests = vec![start("faulty/ingest", 0)?, start("faulty/ingest", 1)?];
+        let chatmgmt = start("faulty/chatmgmt", 0)?;
+        let fanouts = vec![start("faulty/fanout", 0)?, start("faulty/fanout", 1)?];
+        let gateways = vec![start("faulty/gateway", 0)?, start("faulty/gateway", 1)?];
+        let (store, redis) = (own.ground.store.clone(), own.ground.redis.clone());
+        let tables = plan.variables().get("STORE_TABLE_PREFIX").cloned().unwrap_or_default();
+        let prefix = plan.variables().get("LOG_PREFIX").cloned().unwrap_or_default();
+        let log = truth::Log { brokers: own.ground.kafka.clone(), prefix };
+        let doors = Vec::new();
+        let mut rig = Self { gateways, ingests, fanouts, chatmgmt, edges, tables, log, store, redis, doors, folder };
+        rig.all_ready().await.context(format!("binaries of {FOLDER} come from make faulty"))?;
+        let rest = rig.chatmgmt.address("--listen").await?;
+        for gateway in &rig.gateways {
+            let sockets = gateway.address("--listen").await?;
+            rig.doors.push(Door::open(Behind { rest: rest.clone(), sockets }).await?);
+        }
+        Ok(rig)
+    }
+
+    /// Every process.
+    pub fn services(&mut self) -> Vec<&mut Service> {
+        let all = self.ingests.iter_mut().chain(&mut self.gateways).chain(&mut self.fanouts);
+        all.chain([&mut self.chatmgmt]).collect()
+    }
+
+    /// Waits until every process is ready.
+    ///
+    /// # Errors
+    /// When one is not in time: with its log.
+    pub async fn all_ready(&mut self) -> anyhow::Result<()> {
+        for service in self.services() {
+            service.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts those again that have ended, without what they were armed with, and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one is not ready in time.
+    pub async fn repair(&mut self) -> anyhow::Result<()> {
+        for service in self.services() {
+            if !service.is_running()? {
+                service.unset("FAILPOINTS");
+                service.start_again()?;
+            }
+        }
+        self.all_ready().await?;
+        self.lead_doors().await
+    }
+
+    async fn lead_doors(&self) -> anyhow::Result<()> {
+        let rest = self.chatmgmt.address("--listen").await?;
+        for (door, gateway) in self.doors.iter().zip(&self.gateways) {
+            let sockets = gateway.address("--listen").await?;
+            door.lead_to(Behind { rest: rest.clone(), sockets });
+        }
+        Ok(())
+    }
+
+    /// Leads the clients of one gateway to another, as a load balancer does; connections stay where they are.
+    ///
+    /// # Errors
+    /// When the other does not say where it listens.
+    pub async fn redirect(&self, from: usize, to: usize) -> anyhow::Result<()> {
+        let rest = self.chatmgmt.address("--listen").await?;
+        let sockets = self.gateways[to].address("--listen").await?;
+        self.doors[from].lead_to(Behind { rest, sockets });
+        Ok(())
+    }
+
+    /// Where clients of that gateway connect, for REST and WebSocket.
+    pub fn server(&self, gateway: usize) -> &str {
+        self.doors[gateway].server.as_str()
+    }
+
+    /// Logs in on a new device at that gateway, and waits until the connection is ready. Its history has that name.
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub async fn client(
+        &self,
+        gateway: usize,
+        phone: &str,
+        window: usize,
+        name: &str,
+        recorder: &Recorder,
+    ) -> anyhow::Result<Client> {
+        let seen = codes_in(&self.chatmgmt.log(), phone).len();
+        let recorder = Some((recorder.clone(), name.to_owned()));
+        let options = Options { window, recorder, ..Options::quick(self.server(gateway)) };
+        let client = Client::login(options, phone, || self.code(phone, seen)).await?;
+        client.ready(READY_WITHIN).await.with_context(|| self.gateways[gateway].log())?;
+        Ok(client)
+    }
+
+    async fn code(&self, phone: &str, seen: usize) -> anyhow::Result<String> {
+        let deadline = Instant::now() + CODE_WITHIN;
+        loop {
+            if let Some(code) = codes_in(&self.chatmgmt.log(), phone).into_iter().nth(seen) {
+                return Ok(code);
+            }
+            anyhow::ensure!(Instant::now() < deadline, "no code for {phone} in the log");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Writes down what each process uses.
+    pub fn measure(&mut self, recorder: &Recorder) {
+        for service in self.services() {
+            let files = service.pid().and_then(|pid| Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()));
+            recorder.write(Line {
+                what: What::Resource,
+                kind: Kind::Ok,
+                session: service.name().to_owned(),
+                files: files.map(|files| files as u64),
+                memory: Some(service.memory_kilobytes()),
+                ..Line::default()
+            });
+        }
+    }
+
+    /// Where the logs of the processes are.
+    pub fn logs(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}

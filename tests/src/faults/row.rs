@@ -1,0 +1,203 @@
+//! The rows of the fault matrix: what each does to the system, and what it leaves to be promised.
+
+mod crash;
+mod edge;
+mod people;
+mod roll;
+mod store;
+
+use super::{
+    mutant::Mutant,
+    random::Random,
+    rig::Extra,
+    run::{Evidence, Scene},
+};
+use crate::history::line::Run;
+
+/// A row that is done here; its number is the matrix's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// 0: nothing breaks.
+    Calm,
+    /// 1: a gateway is killed.
+    GatewayKilled,
+    /// 2: a gateway dies between a frame and its call to ingest.
+    GatewayDiesHoldingSends,
+    /// 3: an ingest dies before it writes to the store.
+    IngestDiesBeforeCommit,
+    /// 4: an ingest dies after the store, before the log.
+    IngestDiesBeforePublish,
+    /// 5: an ingest dies after the log, before the ack.
+    IngestDiesBeforeAck,
+    /// 6: a fanout dies between poll and commit of the offset.
+    FanoutDies,
+    /// 8: each kind of process stands still for a while.
+    Paused,
+    /// 9: Redis is killed and comes back.
+    RedisAway,
+    /// 10: Redis forgets everything.
+    RedisWiped,
+    /// 11: Redis is slow.
+    RedisSlow,
+    /// 15: the log is slow, then silent.
+    LogAway,
+    /// 18: consumers come, go and stand still.
+    Rebalanced,
+    /// 19: records that nobody can read.
+    Poisoned,
+    /// 20: the store throttles.
+    Throttled,
+    /// 21: the store hangs.
+    StoreHangs,
+    /// 22: the store executes and does not answer.
+    AnswersLost,
+    /// 23: transactions meet others.
+    Conflicts,
+    /// 25: each pair is parted, one way or both, one by one and all at once.
+    Parted,
+    /// 25, of CHAOS-6.2.5: gateways can't reach any ingest.
+    IngestParted,
+    /// 27: the log is delivered again from its first record.
+    Replayed,
+    /// 28: deliveries are late by different times.
+    Jittered,
+    /// 29: clients vanish without a word.
+    HalfOpen,
+    /// 30: a client reads nothing while its chat is hot.
+    SlowClient,
+    /// 38: all clients of a gateway come back at once.
+    Herd,
+    /// 39: each process is replaced in turn.
+    Rolled,
+    /// 40: processes are asked to stop while the log is away.
+    StoppedWithoutLog,
+    /// What a broken build is put through.
+    Broken(Mutant),
+}
+
+impl Row {
+    /// Every row of the matrix that is done here.
+    pub const ALL: [Self; 27] = [
+        Self::Calm,
+        Self::GatewayKilled,
+        Self::GatewayDiesHoldingSends,
+        Self::IngestDiesBeforeCommit,
+        Self::IngestDiesBeforePublish,
+        Self::IngestDiesBeforeAck,
+        Self::FanoutDies,
+        Self::Paused,
+        Self::RedisAway,
+        Self::RedisWiped,
+        Self::RedisSlow,
+        Self::LogAway,
+        Self::Rebalanced,
+        Self::Poisoned,
+        Self::Throttled,
+        Self::StoreHangs,
+        Self::AnswersLost,
+        Self::Conflicts,
+        Self::Parted,
+        Self::IngestParted,
+        Self::Replayed,
+        Self::Jittered,
+        Self::HalfOpen,
+        Self::SlowClient,
+        Self::Herd,
+        Self::Rolled,
+        Self::StoppedWithoutLog,
+    ];
+
+    /// Number and name, as files and reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "00-calm",
+            Self::GatewayKilled => "01-gateway-killed",
+            Self::GatewayDiesHoldingSends => "02-gateway-dies-holding-sends",
+            Self::IngestDiesBeforeCommit => "03-ingest-dies-before-commit",
+            Self::IngestDiesBeforePublish => "04-ingest-dies-before-publish",
+            Self::IngestDiesBeforeAck => "05-ingest-dies-before-ack",
+            Self::FanoutDies => "06-fanout-dies",
+            Self::Paused => "08-paused",
+            Self::RedisAway => "09-redis-away",
+            Self::RedisWiped => "10-redis-wiped",
+            Self::RedisSlow => "11-redis-slow",
+            Self::LogAway => "15-log-away",
+            Self::Rebalanced => "18-rebalanced",
+            Self::Poisoned => "19-poisoned",
+            Self::Throttled => "20-throttled",
+            Self::StoreHangs => "21-store-hangs",
+            Self::AnswersLost => "22-answers-lost",
+            Self::Conflicts => "23-conflicts",
+            Self::Parted => "25-parted",
+            Self::IngestParted => "25-ingest-parted",
+            Self::Replayed => "27-replayed",
+            Self::Jittered => "28-jittered",
+            Self::HalfOpen => "29-half-open",
+            Self::SlowClient => "30-slow-client",
+            Self::Herd => "38-herd",
+            Self::Rolled => "39-rolled",
+            Self::StoppedWithoutLog => "40-stopped-without-log",
+            Self::Broken(mutant) => mutant.name(),
+        }
+    }
+
+    /// What holds in spite of it.
+    pub fn promise(self) -> Run {
+        let pushed = matches!(
+            self,
+            Self::Calm | Self::AnswersLost | Self::Conflicts | Self::IngestDiesBeforeAck | Self::Broken(_)
+        );
+        // Who missed a push hears of it with the next heartbeat, 30 s at most, and then syncs.
+        let seen_within_ms = if pushed { 20_000 } else { 40_000 };
+        Run { pushed, seen_within_ms, ..Run::default() }
+    }
+
+    /// What its processes get besides what all get.
+    pub(super) fn extra(self, random: &mut Random) -> Extra {
+        if self == Self::FanoutDies {
+            crash::fanout_points(random)
+        } else if self == Self::GatewayDiesHoldingSends {
+            crash::gateway_points(random)
+        } else if self == Self::HalfOpen {
+            vec![("gateway", "HEARTBEAT_INTERVAL", "2s".to_owned())]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Does it, and undoes it.
+    pub(super) async fn inject(self, scene: &mut Scene) -> anyhow::Result<Evidence> {
+        match self {
+            Self::Calm => roll::nothing().await,
+            Self::GatewayKilled => crash::gateway_killed(scene).await,
+            Self::GatewayDiesHoldingSends => crash::gateway_dies(scene).await,
+            Self::IngestDiesBeforeCommit => crash::ingest_dies(scene, &["commit.before"], "abort").await,
+            Self::IngestDiesBeforePublish => {
+                crash::ingest_dies(scene, &["commit.after", "publish.before"], "abort").await
+            }
+            Self::IngestDiesBeforeAck => crash::ingest_dies(scene, &["ack.before"], "abort 300").await,
+            Self::FanoutDies => crash::fanout_dies(scene).await,
+            Self::Paused => crash::each_stands_still(scene).await,
+            Self::RedisAway => store::redis_away(scene).await,
+            Self::RedisWiped => store::redis_wiped(scene).await,
+            Self::RedisSlow => edge::redis_slow(scene).await,
+            Self::LogAway => edge::log_away(scene).await,
+            Self::Rebalanced => roll::rebalanced(scene).await,
+            Self::Poisoned => store::poisoned(scene).await,
+            Self::Throttled => store::throttled(scene).await,
+            Self::StoreHangs => store::hangs(scene).await,
+            Self::AnswersLost => store::answers_lost(scene).await,
+            Self::Conflicts => store::conflicts(scene).await,
+            Self::Parted => edge::parted(scene).await,
+            Self::IngestParted => edge::ingest_parted(scene).await,
+            Self::Replayed => roll::replayed(scene).await,
+            Self::Jittered => edge::jittered(scene).await,
+            Self::HalfOpen => people::half_open(scene).await,
+            Self::SlowClient => people::slow_client(scene).await,
+            Self::Herd => people::herd(scene).await,
+            Self::Rolled => roll::each_replaced(scene).await,
+            Self::StoppedWithoutLog => roll::stopped_without_log(scene).await,
+            Self::Broken(mutant) => mutant.inject(scene).await,
+        }
+    }
+}

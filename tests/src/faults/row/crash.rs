@@ -1,0 +1,150 @@
+//! Rows 1 to 6 and 8: processes that die at a point of their code, are killed, or stand still.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    faults::{
+        random::Random,
+        rig::Extra,
+        run::{Evidence, Scene},
+    },
+    world::service::Service,
+};
+
+/// How long a point may take to be reached.
+const DIES_WITHIN: Duration = Duration::from_secs(20);
+/// A lease expires after 6 s and is looked for each second; by 10 s all of a dead one is on the log (D4.4).
+const TAKEN_OVER: Duration = Duration::from_secs(11);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits until one of them has ended by itself; which.
+async fn one_ends(services: &mut [Service]) -> anyhow::Result<usize> {
+    let deadline = Instant::now() + DIES_WITHIN;
+    loop {
+        for (number, service) in services.iter_mut().enumerate() {
+            if !service.is_running()? {
+                return Ok(number);
+            }
+        }
+        anyhow::ensure!(Instant::now() < deadline, "nobody died:\n{}", services[0].log());
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Starts those again whose failpoints are still armed, so that none dies later.
+async fn disarm(services: &mut [Service]) -> anyhow::Result<()> {
+    for service in services {
+        service.unset("FAILPOINTS");
+        if service.is_running()? {
+            service.terminate().await?;
+            service.ended().await?;
+        }
+        service.start_again()?;
+        service.ready().await?;
+    }
+    Ok(())
+}
+
+/// Rows 3 to 5: the busier ingest dies there after some commits, and stays away until the other has taken over.
+pub(super) async fn ingest_dies(scene: &mut Scene, points: &[&str], how: &str) -> anyhow::Result<Evidence> {
+    let count = scene.random.below(40) + 5;
+    let point = *scene.random.one_of(points);
+    let transactions = |number: usize| scene.rig.edges.store_of_ingest[number].passed("TransactWriteItems");
+    let busier = usize::from(transactions(1) > transactions(0));
+    scene.begins(point);
+    let ingest = &mut scene.rig.ingests[busier];
+    ingest.set("FAILPOINTS", format!("{point}={count}*off->return({how})"));
+    ingest.terminate().await?;
+    ingest.ended().await?;
+    ingest.start_again()?;
+    ingest.ready().await?;
+    let dead = one_ends(&mut scene.rig.ingests[busier..=busier]).await? + busier;
+    scene.ends(point);
+    sleep(TAKEN_OVER).await;
+    anyhow::ensure!(dead == busier, "another ingest died");
+    Ok(vec![("ingest died at a point", 1)])
+}
+
+/// Row 6: at one of these points a fanout dies after some batches; each of the two at another moment.
+pub(super) fn fanout_points(random: &mut Random) -> Extra {
+    let points = ["route.before", "route.after", "deliver.after", "offset.before", "offset.after"];
+    let point = *random.one_of(&points);
+    let mut armed = |name| {
+        let count = random.below(60) + 60;
+        (name, "FAILPOINTS", format!("{point}={count}*off->return(abort)"))
+    };
+    vec![armed("fanout-0"), armed("fanout-1")]
+}
+
+pub(super) async fn fanout_dies(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    scene.begins("a fanout dies");
+    let dead = one_ends(&mut scene.rig.fanouts).await?;
+    sleep(Duration::from_secs(1)).await;
+    // It comes back while the other may die too.
+    let fanout = &mut scene.rig.fanouts[dead];
+    fanout.unset("FAILPOINTS");
+    fanout.start_again()?;
+    fanout.ready().await?;
+    sleep(Duration::from_secs(2)).await;
+    disarm(&mut scene.rig.fanouts[1 - dead..=1 - dead]).await?;
+    scene.ends("a fanout dies");
+    Ok(vec![("fanout died at a point", 1)])
+}
+
+/// Row 1: kill -9, twice, each time another one; its clients come back at the other.
+pub(super) async fn gateway_killed(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let first = usize::from(scene.random.hits(500));
+    for gateway in [first, 1 - first] {
+        scene.begins("kill a gateway");
+        scene.rig.gateways[gateway].kill().await?;
+        scene.rig.redirect(gateway, 1 - gateway).await?;
+        sleep(Duration::from_secs(3)).await;
+        scene.rig.repair().await?;
+        scene.ends("kill a gateway");
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(vec![("gateways killed", 2)])
+}
+
+/// Row 2: a gateway dies with a frame in hand, before or after ingest has answered.
+pub(super) fn gateway_points(random: &mut Random) -> Extra {
+    let point = *random.one_of(&["receive.before", "receive.after"]);
+    let count = random.below(60) + 60;
+    vec![("gateway-0", "FAILPOINTS", format!("{point}={count}*off->return(abort)"))]
+}
+
+pub(super) async fn gateway_dies(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    scene.begins("a gateway dies");
+    one_ends(&mut scene.rig.gateways[..1]).await?;
+    scene.rig.redirect(0, 1).await?;
+    sleep(Duration::from_secs(3)).await;
+    scene.rig.repair().await?;
+    scene.ends("a gateway dies");
+    Ok(vec![("gateway died at a point", 1)])
+}
+
+/// Row 8: one of each kind stands still for longer than its lease, its session or its registration, then goes on.
+pub(super) async fn each_stands_still(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let mut stood = 0;
+    for (kind, seconds) in [("ingest", 8), ("fanout", 8), ("gateway", 6), ("chatmgmt", 5)] {
+        let number = usize::from(scene.random.hits(500));
+        scene.begins("stand still");
+        let service = match kind {
+            "ingest" => &scene.rig.ingests[number],
+            "fanout" => &scene.rig.fanouts[number],
+            "gateway" => &scene.rig.gateways[number],
+            _ => &scene.rig.chatmgmt,
+        };
+        service.signal("STOP").await?;
+        sleep(Duration::from_secs(seconds)).await;
+        anyhow::ensure!(service.is_stopped(), "{} did not stand still", service.name());
+        service.signal("CONT").await.context("it did not live through it")?;
+        stood += 1;
+        scene.ends("stand still");
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(vec![("processes that stood still", stood)])
+}

@@ -1,0 +1,146 @@
+//! Rows 29, 30 and 38: clients that vanish, read nothing, or come back all at once.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
+
+use crate::faults::{
+    load::phone,
+    proxy::{Proxy, Toxics},
+    repeat::Visitor,
+    run::{Evidence, Scene},
+};
+
+/// Sessions that come back at once.
+const HERD: usize = 40;
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// The slow client's window, in bytes; and how long it may take until it is warned and closed.
+const WINDOW: u32 = 4096;
+const CLOSED_WITHIN: Duration = Duration::from_mins(1);
+
+/// Row 38: many sessions on one gateway, which is killed.
+pub(super) async fn herd(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let mut herd = Vec::new();
+    for number in 0..HERD {
+        let person = number % scene.people.clients.len();
+        let name = format!("herd-{number}/1");
+        herd.push(Arc::new(scene.rig.client(0, &phone(person), 1, &name, &scene.recorder).await?));
+    }
+    let before: Vec<u64> = herd.iter().map(|client| client.wire().connections()).collect();
+    scene.begins("kill the herd's gateway");
+    scene.rig.gateways[0].kill().await?;
+    scene.rig.redirect(0, 1).await?;
+    let killed = Instant::now();
+    let mut back = 0;
+    for (client, before) in herd.iter().zip(before) {
+        client.came_back(before, BACK_WITHIN.saturating_sub(killed.elapsed())).await?;
+        back += 1;
+    }
+    let took = killed.elapsed();
+    scene.rig.repair().await?;
+    scene.ends("kill the herd's gateway");
+    sleep(Duration::from_secs(1)).await;
+    for client in herd.into_iter().filter_map(Arc::into_inner) {
+        client.stop().await;
+    }
+    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    Ok(vec![("sessions that came back", back), ("milliseconds until all were back", took)])
+}
+
+/// Row 29: a gateway's clients vanish without a word; it ends them after two heartbeats, and they come back elsewhere.
+pub(super) async fn half_open(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let before = sockets(scene).await?;
+    let address = scene.rig.gateways[0].address("--listen").await?;
+    let edge = Proxy::start(&address, scene.random.next()).await?;
+    // A device that connects through an edge of its own, and is gone behind it.
+    let name = "vanished/1".to_owned();
+    let client = scene.rig.client(0, &phone(1), 1, &name, &scene.recorder).await?;
+    let visitor = Visitor::of(&client)?;
+    client.stop().await;
+    let socket = visitor.connect(&format!("http://{}", edge.address())).await?;
+    scene.begins("half open");
+    edge.set(Toxics::black_hole());
+    let there = sockets(scene).await?;
+    let begun = Instant::now();
+    // Two heartbeats of 2 s, and the gateway's last words.
+    while sockets(scene).await? >= there {
+        anyhow::ensure!(begun.elapsed() < Duration::from_secs(20), "the gateway keeps a client that is gone");
+        sleep(Duration::from_millis(200)).await;
+    }
+    edge.heal();
+    scene.ends("half open");
+    drop(socket);
+    Ok(vec![("connections that the gateway gave up", u64::from(before <= there)), ("pieces held", edge.counted().held)])
+}
+
+/// Connections of the first gateway, as it counts them.
+async fn sockets(scene: &Scene) -> anyhow::Result<u64> {
+    let (_, page) = scene.rig.gateways[0].page("/metrics").await?;
+    let line = page.lines().find(|line| line.starts_with("gateway_connections_active "));
+    let line = line.with_context(|| format!("no count of connections in\n{page}"))?;
+    line.rsplit(' ').next().and_then(|number| number.parse().ok()).context("no number")
+}
+
+/// Row 30: a device that does not read, while large messages come: it is warned, closed with 1008, and nobody else notices.
+pub(super) async fn slow_client(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let client = scene.rig.client(0, &phone(1), 1, "slow/1", &scene.recorder).await?;
+    let visitor = Visitor::of(&client)?;
+    client.stop().await;
+    let address: std::net::SocketAddr = scene.rig.gateways[0].address("--listen").await?.parse()?;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(WINDOW)?;
+    let stream = socket.connect(address).await?;
+    let mut request = format!("ws://{address}/v1/ws").into_client_request()?;
+    for (name, value) in visitor.headers() {
+        request.headers_mut().insert(name, value.parse()?);
+    }
+    let (mut slow, _) = client_async(request, stream).await?;
+    scene.begins("slow client");
+    let memory = scene.rig.gateways[0].memory_kilobytes();
+    let (chat, members) = &scene.people.chats[0];
+    let talker = &scene.people.clients[members[0]];
+    // More than its queue and the buffers between take.
+    let text = "x".repeat(4000);
+    let mut answers = Vec::new();
+    let begun = Instant::now();
+    let metrics = loop {
+        for number in 0..20 {
+            answers.push(talker.begin_send(chat, &format!("{} {number} {text}", answers.len())).await?);
+        }
+        for answer in answers.drain(..) {
+            drop(answer.await); // what became of it is in the history
+        }
+        let (_, page) = scene.rig.gateways[0].page("/metrics").await?;
+        if page.lines().any(|line| line.contains("slow_consumer") && !line.starts_with('#') && !line.ends_with(" 0")) {
+            break page;
+        }
+        anyhow::ensure!(begun.elapsed() < CLOSED_WITHIN, "the slow client was not closed:\n{page}");
+    };
+    drop(metrics);
+    let grown = scene.rig.gateways[0].memory_kilobytes().saturating_sub(memory);
+    anyhow::ensure!(grown < 64 * 1024, "the gateway grew by {grown} KB for one slow client");
+    let (mut warned, mut code) = (0, None);
+    while let Ok(Some(Ok(message))) = timeout(Duration::from_secs(10), slow.next()).await {
+        match message {
+            Message::Text(text) if text.contains("SLOW_CONSUMER") => warned += 1,
+            Message::Close(frame) => {
+                code = frame.map(|frame| u16::from(frame.code));
+                break;
+            }
+            Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+    drop(slow.close(None).await);
+    scene.ends("slow client");
+    anyhow::ensure!(code.is_none_or(|code| code == 1008), "it was closed with {code:?}");
+    Ok(vec![("slow clients closed", 1), ("warnings that it read afterwards", warned)])
+}

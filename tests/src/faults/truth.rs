@@ -1,0 +1,240 @@
+//! What is there in the end: all of the store and all of the log, read by nobody's code but this.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use prost::Message as _;
+use proto::{
+    events::v1::{Envelope, envelope::Event},
+    topics::Topic,
+};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+};
+use serde_json::{Value, json};
+
+use crate::history::{
+    line::{Kind, Line, What, digest},
+    recorder::Recorder,
+};
+
+const WITHIN: Duration = Duration::from_secs(30);
+/// A partition that ends is looked at so often.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Heads by chat, as the store has them.
+pub type Heads = BTreeMap<String, u64>;
+
+/// Reads every message, client id and counter, and writes them down.
+///
+/// # Errors
+/// When the store refuses, or has something that is none of these.
+pub async fn scan(store: &str, prefix: &str, recorder: &Recorder) -> anyhow::Result<Heads> {
+    let write = |what, line| recorder.write(Line { what, kind: Kind::Ok, ..line });
+    for item in all_items(store, &format!("{prefix}messages")).await? {
+        let line = Line {
+            chat: Some(text(&item, "chat_id")?),
+            sequence: Some(number(&item, "sequence")?),
+            message_id: Some(text(&item, "message_id")?),
+            user: Some(text(&item, "sender_id")?),
+            client_id: Some(text(&item, "client_message_id")?),
+            body: Some(digest(&text(&item, "content")?)),
+            ..Line::default()
+        };
+        write(What::Row, line);
+    }
+    for item in all_items(store, &format!("{prefix}idempotency-keys")).await? {
+        let key = text(&item, "client_message_id")?;
+        let (user, client_id) = key.split_once('#').context("a key of another form")?;
+        let line = Line {
+            chat: Some(text(&item, "chat_id")?),
+            sequence: Some(number(&item, "sequence")?),
+            message_id: Some(text(&item, "message_id")?),
+            user: Some(user.to_owned()),
+            client_id: Some(client_id.to_owned()),
+            ..Line::default()
+        };
+        write(What::Key, line);
+    }
+    let heads = heads(store, prefix).await?;
+    for (chat, head) in &heads {
+        write(What::Head, Line { chat: Some(chat.clone()), sequence: Some(*head), ..Line::default() });
+    }
+    write(What::Scanned, Line::default());
+    Ok(heads)
+}
+
+/// The heads of all chats.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn heads(store: &str, prefix: &str) -> anyhow::Result<Heads> {
+    let items = all_items(store, &format!("{prefix}chat-counters")).await?;
+    // Leases of ingest are in the same table, without a counter.
+    let counters = items.iter().filter(|item| item.get("sequence_counter").is_some());
+    counters.map(|item| Ok((text(item, "chat_id")?, number(item, "sequence_counter")?))).collect()
+}
+
+async fn all_items(store: &str, table: &str) -> anyhow::Result<Vec<Value>> {
+    let http = reqwest::Client::builder().timeout(WITHIN).build()?;
+    // A local store looks at the form of a signature, not at the signature.
+    let signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
+                     SignedHeaders=host, Signature=0";
+    let (mut items, mut after) = (Vec::new(), Value::Null);
+    loop {
+        let mut ask = json!({"TableName": table, "ConsistentRead": true});
+        if !after.is_null() {
+            ask["ExclusiveStartKey"] = after;
+        }
+        let request = http
+            .post(format!("http://{store}/"))
+            .header("authorization", signature)
+            .header("x-amz-date", "20260101T000000Z")
+            .header("x-amz-target", "DynamoDB_20120810.Scan")
+            .header("content-type", "application/x-amz-json-1.0")
+            .body(ask.to_string());
+        let answer = request.send().await.context("the store is not reached")?;
+        let status = answer.status();
+        let mut page: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        anyhow::ensure!(status.is_success(), "the store refuses to scan {table}: {page}");
+        if let Value::Array(found) = page["Items"].take() {
+            items.extend(found);
+        }
+        after = page["LastEvaluatedKey"].take();
+        if after.is_null() {
+            return Ok(items);
+        }
+    }
+}
+
+fn text(item: &Value, name: &str) -> anyhow::Result<String> {
+    Ok(item[name]["S"].as_str().with_context(|| format!("no text {name} in {item}"))?.to_owned())
+}
+
+fn number(item: &Value, name: &str) -> anyhow::Result<u64> {
+    item[name]["N"].as_str().and_then(|text| text.parse().ok()).with_context(|| format!("no number {name} in {item}"))
+}
+
+/// The log of one cluster, for a consumer of its own.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// What topics and groups begin with.
+    pub prefix: String,
+}
+
+impl Log {
+    fn topic(&self) -> String {
+        format!("{}{}", self.prefix, Topic::MessagesPersisted.name())
+    }
+
+    fn consumer(&self, group: &str) -> anyhow::Result<BaseConsumer> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
+        Ok(config.set("fetch.wait.max.ms", "50").create()?)
+    }
+
+    /// Where each partition ends.
+    fn ends(&self, consumer: &BaseConsumer) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let topic = self.topic();
+        let known = consumer.fetch_metadata(Some(&topic), WITHIN)?;
+        let partitions = known.topics().first().context("the topic is not there")?.partitions();
+        partitions
+            .iter()
+            .map(|partition| {
+                let (_, end) = consumer.fetch_watermarks(&topic, partition.id(), WITHIN)?;
+                Ok((partition.id(), end))
+            })
+            .collect()
+    }
+
+    /// Reads every record from the first, and writes it down. Takes a thread for a while.
+    ///
+    /// # Errors
+    /// When the log refuses, has a record that nobody can read, or does not end in time.
+    pub fn dump(&self, recorder: &Recorder) -> anyhow::Result<u64> {
+        let consumer = self.consumer("independent")?;
+        let mut open = self.ends(&consumer)?;
+        open.retain(|_, end| *end > 0);
+        let mut all = TopicPartitionList::new();
+        for partition in open.keys() {
+            all.add_partition_offset(&self.topic(), *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&all)?;
+        let begun = std::time::Instant::now();
+        let mut count = 0;
+        while !open.is_empty() {
+            anyhow::ensure!(begun.elapsed() < WITHIN, "not all of the log was read: {open:?}");
+            let Some(record) = consumer.poll(POLL) else { continue };
+            let record = record?;
+            let envelope = Envelope::decode(record.payload().context("a record without a value")?)?;
+            let Some(Event::MessagePersisted(message)) = envelope.event else { anyhow::bail!("another event") };
+            recorder.write(Line {
+                what: What::Log,
+                kind: Kind::Ok,
+                partition: Some(record.partition()),
+                offset: Some(record.offset()),
+                chat: Some(message.chat_id),
+                sequence: Some(message.sequence),
+                message_id: Some(message.message_id),
+                user: Some(message.sender_id),
+                client_id: Some(message.client_message_id),
+                body: Some(digest(&message.content)),
+                ..Line::default()
+            });
+            count += 1;
+            if open.get(&record.partition()).is_some_and(|end| record.offset() + 1 >= *end) {
+                open.remove(&record.partition());
+            }
+        }
+        recorder.write(Line { what: What::Dumped, kind: Kind::Ok, ..Line::default() });
+        Ok(count)
+    }
+
+    /// Sets the group, which must be without members, back to the first record. Returns how many will come again.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    pub fn go_back(&self) -> anyhow::Result<u64> {
+        let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
+        let mut first = TopicPartitionList::new();
+        let mut asked = TopicPartitionList::new();
+        for partition in self.ends(&consumer)?.keys() {
+            first.add_partition_offset(&self.topic(), *partition, Offset::Offset(0))?;
+            asked.add_partition(&self.topic(), *partition);
+        }
+        let committed = consumer.committed_offsets(asked, WITHIN)?;
+        consumer.commit(&first, CommitMode::Sync)?;
+        let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
+        Ok(offsets.filter_map(|offset| u64::try_from(offset).ok()).sum())
+    }
+
+    /// How many records the group has not committed yet; writes down where it stands. Takes a thread for a while.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    pub fn lag(&self, recorder: &Recorder) -> anyhow::Result<i64> {
+        let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
+        let ends = self.ends(&consumer)?;
+        let mut asked = TopicPartitionList::new();
+        for partition in ends.keys() {
+            asked.add_partition(&self.topic(), *partition);
+        }
+        let committed = consumer.committed_offsets(asked, WITHIN)?;
+        let mut lag = 0;
+        for element in committed.elements() {
+            let offset = if let Offset::Offset(offset) = element.offset() { offset } else { 0 };
+            lag += ends.get(&element.partition()).copied().unwrap_or(0) - offset;
+            recorder.write(Line {
+                what: What::Committed,
+                kind: Kind::Ok,
+                partition: Some(element.partition()),
+                offset: Some(offset),
+                ..Line::default()
+            });
+        }
+        Ok(lag)
+    }
+}

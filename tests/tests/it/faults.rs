@@ -1,0 +1,44 @@
+//! Rows of the fault matrix on real systems, one seed each; `make faults` runs all of them with three.
+
+use std::path::Path;
+
+use tests::faults::{row::Row, run::run};
+
+/// The seed of these tests.
+const SEED: u64 = 1;
+
+async fn is_survived(row: Row) -> anyhow::Result<()> {
+    let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+    let outcome = Box::pin(run(row, SEED, &into)).await?;
+    let report = &outcome.report;
+    eprintln!("{} seed {SEED}: {:?} {:?} {:?}", row.name(), outcome.evidence, report.counts, report.lag);
+    assert!(report.is_accepted(), "{}: {:#?}", outcome.history.display(), report.violations);
+    assert!(report.counts.acknowledged > 100, "too few messages to show anything: {:?}", report.counts);
+    Ok(())
+}
+
+/// One test a row.
+macro_rules! rows {
+    ($($name:ident => $row:ident;)*) => {$(
+        #[tokio::test]
+        async fn $name() -> anyhow::Result<()> {
+            is_survived(Row::$row).await
+        }
+    )*};
+}
+
+rows! {
+    row_04_a_message_that_only_the_store_has_is_published_by_another_ingest => IngestDiesBeforePublish;
+    row_05_a_message_whose_ack_died_with_its_ingest_is_the_same_one_again => IngestDiesBeforeAck;
+    row_06_a_fanout_that_dies_is_followed_by_one_that_skips_nothing => FanoutDies;
+    row_18_consumers_that_come_and_go_keep_the_order => Rebalanced;
+    row_22_a_lost_answer_of_the_store_is_no_second_message => AnswersLost;
+    row_27_a_log_delivered_again_is_seen_once => Replayed;
+    row_30_a_client_that_does_not_read_is_closed_and_disturbs_nobody => SlowClient;
+    row_39_every_process_may_be_replaced_while_people_write => Rolled;
+    chaos_6_2_1_clients_of_a_killed_gateway_lose_nothing => GatewayKilled;
+    chaos_6_2_2_without_the_log_messages_are_stored_and_come_later => LogAway;
+    chaos_6_2_3_what_redis_forgets_is_known_again => RedisWiped;
+    chaos_6_2_4_a_store_that_throttles_loses_nothing => Throttled;
+    chaos_6_2_5_gateways_parted_from_ingest_say_so_and_store_once => IngestParted;
+}
