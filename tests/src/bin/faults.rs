@@ -22,6 +22,9 @@ struct Config {
     /// Broken builds instead of rows
     #[arg(long)]
     broken: bool,
+    /// With --broken: the same runs with whole builds, which must be accepted
+    #[arg(long, requires = "broken")]
+    whole: bool,
     /// Where histories and results go
     #[arg(long, default_value = "target/faults")]
     into: PathBuf,
@@ -45,10 +48,17 @@ async fn all(config: &Config) -> anyhow::Result<bool> {
     if config.broken {
         for mutant in Mutant::ALL.into_iter().filter(|mutant| asked(mutant.name())) {
             for seed in &config.seeds {
-                let outcome = Box::pin(mutant::run(mutant, *seed, &config.into)).await;
-                let is_found = outcome.as_ref().is_ok_and(|outcome| outcome.report.rejects(mutant.breaks()));
+                let (outcome, wanted) = if config.whole {
+                    (Box::pin(run::run(mutant.row(), *seed, &config.into)).await, "none".to_owned())
+                } else {
+                    (Box::pin(mutant::run(mutant, *seed, &config.into)).await, mutant.breaks().to_string())
+                };
+                let is_found = outcome.as_ref().is_ok_and(|outcome| {
+                    let report = &outcome.report;
+                    if config.whole { report.is_accepted() } else { report.rejects(mutant.breaks()) }
+                });
                 is_good &= is_found;
-                let (found, wanted) = (broken(&outcome), mutant.breaks().to_string());
+                let found = broken(&outcome);
                 eprintln!("{} seed {seed}: {}, wanted {wanted}: {found}", mutant.name(), said(is_found));
                 results.push(json!({"build": mutant.name(), "seed": seed, "wanted": wanted, "found": found}));
             }
@@ -67,7 +77,11 @@ async fn all(config: &Config) -> anyhow::Result<bool> {
             }
         }
     }
-    let name = if config.broken { "broken.json" } else { "rows.json" };
+    let name = match (config.broken, config.whole) {
+        (true, false) => "broken.json",
+        (true, true) => "whole.json",
+        (false, _) => "rows.json",
+    };
     let all = json!({"seconds": begun.elapsed().as_secs(), "results": results});
     std::fs::create_dir_all(&config.into)?;
     std::fs::write(config.into.join(name), serde_json::to_string_pretty(&all)?)?;

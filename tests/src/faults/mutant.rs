@@ -94,7 +94,8 @@ impl Mutant {
         }
     }
 
-    fn row(self) -> Row {
+    /// What it is put through; whole builds live through the same.
+    pub fn row(self) -> Row {
         Row::Broken(self)
     }
 

@@ -13,7 +13,7 @@ use crate::{
         recorder::Recorder,
     },
     world::{
-        cluster::{Behind, Door, Plan, free_port, provision},
+        cluster::{Behind, Door, Plan, provision},
         codes_in,
         ground::OwnGround,
         service::Service,
@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where the binaries with failpoints lie, beside the others: `make faulty` puts them there.
 const FOLDER: &str = "faulty";
+
+/// Nobody listens there.
+const NOWHERE: &str = "127.0.0.1:9";
 
 /// What a process gets besides what all get.
 pub type Extra = Vec<(&'static str, &'static str, String)>;
@@ -75,12 +78,13 @@ pub struct Edges {
 }
 
 impl Edges {
-    async fn start(own: &OwnGround, ports: &Ports, random: &mut Random) -> anyhow::Result<Self> {
+    async fn start(own: &OwnGround, random: &mut Random) -> anyhow::Result<Self> {
         let ground = &own.ground;
         let (mut ingest, mut gateway, mut store_of_ingest) = (Vec::new(), Vec::new(), Vec::new());
-        for (ingest_port, gateway_port) in ports.ingest.iter().zip(&ports.gateway) {
-            ingest.push(Proxy::start(&local(*ingest_port), random.next()).await?);
-            gateway.push(Proxy::start(&local(*gateway_port), random.next()).await?);
+        for _ in 0..2 {
+            // Where they lead is known when the processes say where they listen.
+            ingest.push(Proxy::start(NOWHERE, random.next()).await?);
+            gateway.push(Proxy::start(NOWHERE, random.next()).await?);
             store_of_ingest.push(StoreProxy::start(&ground.store, random.next()).await?);
         }
         Ok(Self {
@@ -96,11 +100,6 @@ impl Edges {
     }
 }
 
-struct Ports {
-    ingest: [u16; 2],
-    gateway: [u16; 2],
-}
-
 impl Rig {
     /// Starts everything, with more variables for some: process, variable, value.
     ///
@@ -108,8 +107,7 @@ impl Rig {
     /// When a process does not become ready: with why, and its log.
     pub async fn start(own: &OwnGround, name: &str, extra: &Extra, random: &mut Random) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let ports = Ports { ingest: [free_port()?, free_port()?], gateway: [free_port()?, free_port()?] };
-        let edges = Edges::start(own, &ports, random).await?;
+        let edges = Edges::start(own, random).await?;
         let auth = folder.path().join("auth");
         let plan = Plan::new(name, &own.ground)
             .with("AUTH_DIR", auth.display().to_string())
@@ -124,12 +122,10 @@ impl Rig {
             let redis = |proxy: &Proxy| format!("redis://{}", proxy.address());
             match name {
                 "ingest" => vec![
-                    ("GRPC_LISTEN", local(ports.ingest[number])),
                     ("STORE_ENDPOINT", endpoint(&edges.store_of_ingest[number])),
                     ("LOG_BROKERS", edges.log_of_ingest.address().to_owned()),
                 ],
                 "gateway" => vec![
-                    ("GRPC_LISTEN", local(ports.gateway[number])),
                     ("ADVERTISE", edges.gateway[number].address().to_owned()),
                     ("INGEST", edges.ingest.iter().map(Proxy::address).collect::<Vec<_>>().join(",")),
                     ("REDIS_URL", redis(&edges.redis_of_gateway)),
@@ -141,8 +137,7 @@ impl Rig {
                 ],
                 _ => vec![
                     ("STORE_ENDPOINT", endpoint(&edges.store_of_others)),
-                    // Chats and members, through ingest's edge to nobody's harm.
-                    ("INGEST", local(ports.ingest[0])),
+                    ("INGEST", edges.ingest[0].address().to_owned()),
                 ],
             }
         };
@@ -166,7 +161,8 @@ impl Rig {
         let log = truth::Log { brokers: own.ground.kafka.clone(), prefix };
         let doors = Vec::new();
         let mut rig = Self { gateways, ingests, fanouts, chatmgmt, edges, tables, log, store, redis, doors, folder };
-        rig.all_ready().await.context(format!("binaries of {FOLDER} come from make faulty"))?;
+        rig.lead_edges().await.with_context(|| format!("{FOLDER}/ comes from make faulty"))?;
+        rig.all_ready().await?;
         let rest = rig.chatmgmt.address("--listen").await?;
         for gateway in &rig.gateways {
             let sockets = gateway.address("--listen").await?;
@@ -203,8 +199,22 @@ impl Rig {
                 service.start_again()?;
             }
         }
+        self.lead_edges().await?;
         self.all_ready().await?;
         self.lead_doors().await
+    }
+
+    /// Leads the edges to where ingests and gateways listen now, after one was started again.
+    ///
+    /// # Errors
+    /// When one does not say where.
+    pub async fn lead_edges(&self) -> anyhow::Result<()> {
+        for (edges, services) in [(&self.edges.ingest, &self.ingests), (&self.edges.gateway, &self.gateways)] {
+            for (edge, service) in edges.iter().zip(services) {
+                edge.lead_to(&service.address("--grpc-listen").await?);
+            }
+        }
+        Ok(())
     }
 
     async fn lead_doors(&self) -> anyhow::Result<()> {
@@ -282,8 +292,4 @@ impl Rig {
     pub fn logs(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
-}
-
-fn local(port: u16) -> String {
-    format!("127.0.0.1:{port}")
 }

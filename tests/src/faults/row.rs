@@ -2,6 +2,7 @@
 
 mod crash;
 mod edge;
+mod members;
 mod people;
 mod roll;
 mod store;
@@ -31,6 +32,8 @@ pub enum Row {
     IngestDiesBeforeAck,
     /// 6: a fanout dies between poll and commit of the offset.
     FanoutDies,
+    /// 7: chatmgmt dies while it changes who is in a chat.
+    ChatmgmtDies,
     /// 8: each kind of process stands still for a while.
     Paused,
     /// 9: Redis is killed and comes back.
@@ -71,13 +74,17 @@ pub enum Row {
     Rolled,
     /// 40: processes are asked to stop while the log is away.
     StoppedWithoutLog,
+    /// 50: a gateway has no file descriptor left.
+    NoDescriptors,
+    /// 51: more is sent than can be stored.
+    Overloaded,
     /// What a broken build is put through.
     Broken(Mutant),
 }
 
 impl Row {
     /// Every row of the matrix that is done here.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Calm,
         Self::GatewayKilled,
         Self::GatewayDiesHoldingSends,
@@ -85,6 +92,7 @@ impl Row {
         Self::IngestDiesBeforePublish,
         Self::IngestDiesBeforeAck,
         Self::FanoutDies,
+        Self::ChatmgmtDies,
         Self::Paused,
         Self::RedisAway,
         Self::RedisWiped,
@@ -105,6 +113,8 @@ impl Row {
         Self::Herd,
         Self::Rolled,
         Self::StoppedWithoutLog,
+        Self::NoDescriptors,
+        Self::Overloaded,
     ];
 
     /// Number and name, as files and reports have it.
@@ -117,6 +127,7 @@ impl Row {
             Self::IngestDiesBeforePublish => "04-ingest-dies-before-publish",
             Self::IngestDiesBeforeAck => "05-ingest-dies-before-ack",
             Self::FanoutDies => "06-fanout-dies",
+            Self::ChatmgmtDies => "07-chatmgmt-dies",
             Self::Paused => "08-paused",
             Self::RedisAway => "09-redis-away",
             Self::RedisWiped => "10-redis-wiped",
@@ -137,6 +148,8 @@ impl Row {
             Self::Herd => "38-herd",
             Self::Rolled => "39-rolled",
             Self::StoppedWithoutLog => "40-stopped-without-log",
+            Self::NoDescriptors => "50-no-descriptors",
+            Self::Overloaded => "51-overloaded",
             Self::Broken(mutant) => mutant.name(),
         }
     }
@@ -158,6 +171,8 @@ impl Row {
             crash::fanout_points(random)
         } else if self == Self::GatewayDiesHoldingSends {
             crash::gateway_points(random)
+        } else if self == Self::ChatmgmtDies {
+            members::points(random)
         } else if self == Self::HalfOpen {
             vec![("gateway", "HEARTBEAT_INTERVAL", "2s".to_owned())]
         } else {
@@ -177,6 +192,7 @@ impl Row {
             }
             Self::IngestDiesBeforeAck => crash::ingest_dies(scene, &["ack.before"], "abort 300").await,
             Self::FanoutDies => crash::fanout_dies(scene).await,
+            Self::ChatmgmtDies => members::changes_torn(scene).await,
             Self::Paused => crash::each_stands_still(scene).await,
             Self::RedisAway => store::redis_away(scene).await,
             Self::RedisWiped => store::redis_wiped(scene).await,
@@ -197,6 +213,8 @@ impl Row {
             Self::Herd => people::herd(scene).await,
             Self::Rolled => roll::each_replaced(scene).await,
             Self::StoppedWithoutLog => roll::stopped_without_log(scene).await,
+            Self::NoDescriptors => people::no_descriptors(scene).await,
+            Self::Overloaded => people::overload(scene).await,
             Self::Broken(mutant) => mutant.inject(scene).await,
         }
     }

@@ -76,6 +76,19 @@ pub async fn heads(store: &str, prefix: &str) -> anyhow::Result<Heads> {
     counters.map(|item| Ok((text(item, "chat_id")?, number(item, "sequence_counter")?))).collect()
 }
 
+/// The members of a chat, and how many the chat says that it has.
+///
+/// # Errors
+/// When the store refuses, or has no such chat.
+pub async fn members(store: &str, prefix: &str, chat: &str) -> anyhow::Result<(Vec<String>, u64)> {
+    let of_chat = |item: &&Value| item["chat_id"]["S"] == *chat;
+    let memberships = all_items(store, &format!("{prefix}chat-memberships")).await?;
+    let members = memberships.iter().filter(of_chat).map(|item| text(item, "user_id")).collect::<Result<_, _>>()?;
+    let chats = all_items(store, &format!("{prefix}chats")).await?;
+    let count = number(chats.iter().find(of_chat).context("no such chat")?, "member_count")?;
+    Ok((members, count))
+}
+
 async fn all_items(store: &str, table: &str) -> anyhow::Result<Vec<Value>> {
     let http = reqwest::Client::builder().timeout(WITHIN).build()?;
     // A local store looks at the form of a signature, not at the signature.

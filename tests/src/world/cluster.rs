@@ -223,8 +223,7 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A port that is free at this moment.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
+fn free_port() -> anyhow::Result<u16> {
     Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

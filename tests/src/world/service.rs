@@ -25,6 +25,7 @@ pub struct Service {
     variables: BTreeMap<String, String>,
     log: PathBuf,
     child: Option<Child>,
+    files: Option<u32>,
     started: Instant,
     http: reqwest::Client,
 }
@@ -48,6 +49,7 @@ impl Service {
             variables: variables.clone(),
             log,
             child: None,
+            files: None,
             started: Instant::now(),
             http,
         };
@@ -62,7 +64,16 @@ impl Service {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         let log = std::fs::File::create(&self.log)?;
         self.started = Instant::now();
-        let child = Command::new(binary(self.program)?)
+        let program = binary(self.program)?;
+        let mut command = match self.files {
+            None => Command::new(program),
+            Some(files) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "ulimit -n \"$1\"; exec \"$2\"", "sh", &files.to_string()]).arg(program);
+                command
+            }
+        };
+        let child = command
             .env_clear()
             .envs(&self.variables)
             .stdin(Stdio::null())
@@ -73,6 +84,11 @@ impl Service {
             .with_context(|| format!("failed to start {}", self.name))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// How many files it may open from the next start on; as many as this process without a number.
+    pub fn limit_files(&mut self, files: Option<u32>) {
+        self.files = files;
     }
 
     /// Sets a variable for the next start.

@@ -61,6 +61,7 @@ pub(super) async fn ingest_dies(scene: &mut Scene, points: &[&str], how: &str) -
     ingest.ended().await?;
     ingest.start_again()?;
     ingest.ready().await?;
+    scene.rig.lead_edges().await?;
     let dead = one_ends(&mut scene.rig.ingests[busier..=busier]).await? + busier;
     scene.ends(point);
     sleep(TAKEN_OVER).await;

@@ -1,4 +1,4 @@
-//! Rows 29, 30 and 38: clients that vanish, read nothing, or come back all at once.
+//! Rows 29, 30, 38, 50 and 51: clients that vanish, read nothing, come back all at once, or are too many.
 
 use std::{sync::Arc, time::Duration};
 
@@ -144,3 +144,66 @@ pub(super) async fn slow_client(scene: &mut Scene) -> anyhow::Result<Evidence> {
     anyhow::ensure!(code.is_none_or(|code| code == 1008), "it was closed with {code:?}");
     Ok(vec![("slow clients closed", 1), ("warnings that it read afterwards", warned)])
 }
+
+/// Files that a gateway may open, and connections that want more.
+const FILES: u32 = 128;
+const INTRUDERS: usize = 200;
+
+/// Row 50: a gateway has no descriptor left for a while; who is connected stays, and it takes new ones afterwards.
+pub(super) async fn no_descriptors(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let gateway = &mut scene.rig.gateways[0];
+    gateway.terminate().await?;
+    gateway.ended().await?;
+    gateway.limit_files(Some(FILES));
+    gateway.start_again()?;
+    gateway.ready().await?;
+    scene.rig.repair().await?;
+    sleep(Duration::from_secs(2)).await;
+    let gateway = &scene.rig.gateways[0];
+    let (pid, address) = (gateway.pid().context("not running")?, gateway.address("--listen").await?);
+    scene.begins("no descriptors");
+    let mut intruders = Vec::new();
+    for _ in 0..INTRUDERS {
+        intruders.push(tokio::net::TcpStream::connect(&address).await?);
+    }
+    let (begun, mut most) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(4) {
+        most = most.max(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(intruders);
+    scene.rig.gateways[0].ready().await?;
+    scene.ends("no descriptors");
+    anyhow::ensure!(scene.rig.gateways[0].pid() == Some(pid), "the gateway was replaced");
+    let name = "newcomer/1";
+    scene.rig.client(0, &phone(2), 1, name, &scene.recorder).await?.stop().await;
+    // The next of its processes may open what it wants.
+    scene.rig.gateways[0].limit_files(None);
+    let is_full = most + 2 >= FILES as usize;
+    Ok(vec![("gateways without a descriptor", u64::from(is_full)), ("connections too many", INTRUDERS as u64)])
+}
+
+/// Row 51: everybody sends as fast as they can for a while, then as before.
+pub(super) async fn overload(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let (chats, clients) = (&scene.people.chats, &scene.people.clients);
+    let mut answers = Vec::new();
+    scene.begins("overload");
+    for number in 0..FLOOD {
+        for (person, client) in clients.iter().enumerate() {
+            for (chat, _) in chats.iter().filter(|(_, members)| members.contains(&person)) {
+                answers.push(client.begin_send(chat, &format!("flood {person} {number} {chat}")).await?);
+            }
+        }
+    }
+    let begun = Instant::now();
+    let count = answers.len() as u64;
+    for answer in answers {
+        timeout(Duration::from_mins(2), answer).await.context("no answer in time")???;
+    }
+    let a_second = count * 1000 / u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+    scene.ends("overload");
+    Ok(vec![("messages at once", count), ("messages a second under load", a_second)])
+}
+
+/// Messages of each person to each of their chats, all at once.
+const FLOOD: usize = 150;
