@@ -253,6 +253,27 @@ pub struct Observability {
     /// What the services log. Info when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
+
+    /// Where the services send their traces. They keep none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<Otlp>,
+}
+
+/// A collector of traces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Otlp {
+    /// Its address for OTLP over gRPC, as http://host:4317, or https:// with a certificate that the public trusts.
+    #[schemars(
+        length(min = 8, max = 270),
+        regex(pattern = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/?$")
+    )]
+    pub endpoint: String,
+
+    /// Traces a minute that each gateway begins and keeps, of the many that there may be. 100 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub traces_per_minute: Option<i32>,
 }
 
 /// What the services log.

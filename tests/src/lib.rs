@@ -1,6 +1,7 @@
 //! The platform from outside: the reference client, the world that tests run in, and the checker.
 
 pub mod client;
+pub mod collector;
 pub mod e2e;
 pub mod faults;
 pub mod history;

@@ -196,6 +196,7 @@ fn resolve(
         route_annotations: spec.routing.as_ref().and_then(|routing| routing.annotations.clone()).unwrap_or_default(),
         is_monitored: observability.service_monitor.unwrap_or(references.kinds.service_monitor),
         log_level: observability.log_level.unwrap_or_default(),
+        otlp: otlp(faults, observability.otlp.as_ref()),
         upgrade: Upgrade {
             max_unavailable: upgrade.max_unavailable.unwrap_or_default(),
             timeout: timeout.unwrap_or(UPGRADE_TIMEOUT),
@@ -211,6 +212,14 @@ fn resolve(
         dns_domain: defaults.dns_domain.clone(),
         secrets: found.all(),
     })
+}
+
+fn otlp(faults: &mut Faults, otlp: Option<&messaging_cluster::Otlp>) -> Option<messaging_cluster::Otlp> {
+    let endpoint = otlp.map(|otlp| otlp.endpoint.trim_end_matches('/'));
+    if endpoint.is_some_and(|endpoint| !names::is_origin(endpoint, &["http", "https"])) {
+        faults.spec("spec.observability.otlp.endpoint", "a collector is http://host:port or https://host:port");
+    }
+    otlp.cloned()
 }
 
 /// A version that this operator knows: of its own major and minor version, or older.

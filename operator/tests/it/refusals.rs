@@ -71,6 +71,11 @@ fn what_the_api_server_would_refuse_later_is_refused_with_its_path() {
         ),
         ("/spec/kafka/authentication", json!({ "type": "AwsIam" }), "InvalidSpec spec.kafka.bootstrapServers"),
         ("/spec/kafka/authentication", json!({ "type": "Scram" }), "InvalidSpec spec.kafka.authentication.secretRef"),
+        (
+            "/spec/observability/otlp",
+            json!({ "endpoint": "http://collector:0" }),
+            "InvalidSpec spec.observability.otlp.endpoint",
+        ),
         ("/spec/dynamodb/endpoint", "http://store:0".into(), "InvalidSpec spec.dynamodb.endpoint"),
         ("/spec/dynamodb/tables/billing", json!({ "mode": "Provisioned" }), "InvalidSpec spec.dynamodb.tables.billing"),
         ("/spec/redis/endpoint", "redis:70000".into(), "InvalidSpec spec.redis.endpoint"),

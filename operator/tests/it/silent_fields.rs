@@ -73,7 +73,7 @@ fn other(path: &str, schema: &Value, value: &Value) -> Option<Value> {
             "registry" => "other.example.com/messaging",
             "domain" => "other.example.com",
             "bootstrapServers" => "other:9092",
-            "endpoint" if path.contains("dynamodb") => "https://other:8443",
+            "endpoint" if path.contains("dynamodb") || path.contains("otlp") => "https://other:8443",
             "endpoint" => "other:6379",
             "region" => "us-east-1",
             "prefix" => "other.",

@@ -13,7 +13,6 @@ use domain::{
 use futures_util::future::join_all;
 use platform::{broken, failpoint};
 use tokio::sync::mpsc;
-use tracing::Instrument as _;
 
 use crate::{
     config::Limits,
@@ -79,8 +78,7 @@ impl Attempts {
         }
         let events: Vec<&Event> =
             all.iter().flat_map(|work| &work.entries).filter_map(|entry| entry.event.as_ref().ok()).collect();
-        let span = tracing::debug_span!("fanout.consume", records = events.len());
-        let looked_up = self.route.look_up(&events).instrument(span.clone()).await;
+        let looked_up = self.route.look_up(&events).await;
         drop(events);
         failpoint::reached("route.after");
         let routes = looked_up.map_err(|error| {
@@ -96,7 +94,7 @@ impl Attempts {
                 tracing::debug!("nobody waits for the outcome of an attempt");
             }
         });
-        join_all(told).instrument(span).await;
+        join_all(told).await;
     }
 
     async fn none(&self, mut work: Work, kind: ErrorKind) -> Outcome {

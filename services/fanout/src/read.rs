@@ -5,12 +5,14 @@ use domain::{
     message::Sequence,
     ports::event_source::Record,
 };
+use platform::trace;
 use prost::Message as _;
 use proto::{
     events::v1::{Envelope, MembershipChanged, MessagePersisted, envelope},
     messaging::v1::{ChatEvent, Message, delivery_frame::Push},
     topics::header,
 };
+use tracing::{Span, field};
 
 /// An event to pass on.
 #[derive(Clone, Debug)]
@@ -18,7 +20,8 @@ pub(crate) struct Event {
     pub(crate) id: String,
     pub(crate) chat: ChatId,
     pub(crate) origin: String,
-    pub(crate) traceparent: String,
+    /// The hop; it ends when nothing is left to do for the event.
+    pub(crate) span: Span,
     pub(crate) kind: Kind,
 }
 
@@ -70,9 +73,18 @@ pub(crate) fn read(record: &Record) -> Result<Event, String> {
     if record.key != chat_id.as_bytes() {
         return Err("the key is not the chat id".to_owned());
     }
-    let text = |name| record.header(name).unwrap_or_default().to_owned();
-    let (origin, traceparent) = (text(header::ORIGIN_CONNECTION), text(header::TRACEPARENT));
-    Ok(Event { id: envelope.event_id, chat, origin, traceparent, kind })
+    let span = tracing::info_span!(
+        parent: None,
+        "fanout.consume",
+        trace_id = field::Empty,
+        topic = record.partition.topic,
+        partition = record.partition.number,
+        offset = record.offset,
+        chat.id = %chat,
+    );
+    let span = trace::follow(span, record.header(header::TRACEPARENT));
+    let origin = record.header(header::ORIGIN_CONNECTION).unwrap_or_default().to_owned();
+    Ok(Event { id: envelope.event_id, chat, origin, span, kind })
 }
 
 fn message_kind(message: MessagePersisted) -> Result<Kind, String> {

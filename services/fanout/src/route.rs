@@ -16,8 +16,9 @@ use domain::{
     ports::{ConnectionRegistry, MessageHistory},
     route::GatewayId,
 };
-use platform::broken;
+use platform::{broken, trace};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
+use tracing::field;
 
 use crate::{
     config::Limits,
@@ -111,7 +112,9 @@ impl Route {
             Some(Err(kind)) => return Err(*kind),
             None => &[],
         };
-        let way = |push: Push, users: &[UserId], origin: &str| self.put_on_the_way(event, push, users, origin, routes);
+        let way = |push: Push, users: &[UserId], origin: &str| {
+            self.put_on_the_way(trace::carry(&event.span), push, users, origin, routes)
+        };
         match &event.kind {
             Kind::Message(sequence, message) => {
                 let mut on_the_way = Vec::new();
@@ -129,8 +132,18 @@ impl Route {
                         }
                     }
                 }
-                let span = tracing::debug_span!("fanout.route", chat.id = %event.chat, sequence = sequence.0);
-                on_the_way.push(span.in_scope(|| way(Push::Message(message.clone()), members, &event.origin)));
+                let span = tracing::info_span!(
+                    parent: &event.span,
+                    "fanout.route",
+                    trace_id = field::Empty,
+                    chat.id = %event.chat,
+                    message.sequence = sequence.0,
+                    members = members.len(),
+                );
+                let span = trace::begin(span);
+                let context = trace::carry(&span);
+                let push = Push::Message(message.clone());
+                on_the_way.push(span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes)));
                 passed_on.pass(event.chat, *sequence);
                 self.count(Fate::PassedOn);
                 Ok(on_the_way)
@@ -155,10 +168,17 @@ impl Route {
         }
     }
 
-    fn put_on_the_way(&self, event: &Event, push: Push, users: &[UserId], origin: &str, routes: &Routes) -> OnTheWay {
+    fn put_on_the_way(
+        &self,
+        traceparent: Option<String>,
+        push: Push,
+        users: &[UserId],
+        origin: &str,
+        routes: &Routes,
+    ) -> OnTheWay {
         let frame = DeliveryFrame {
             origin_connection: origin.to_owned(),
-            traceparent: event.traceparent.clone(),
+            traceparent: traceparent.unwrap_or_default(),
             push: Some(push),
             ..DeliveryFrame::default()
         };

@@ -69,7 +69,10 @@ impl Deliver {
                 return answer;
             }
         };
-        let span = tracing::info_span!("gateway.deliver", users = frame.user_ids.len());
+        let span = tracing::info_span!(
+            parent: None, "gateway.deliver", trace_id = tracing::field::Empty, users = frame.user_ids.len()
+        );
+        let span = platform::trace::follow(span, Some(&frame.traceparent));
         let _entered = span.entered();
         let origin = frame.origin_connection.parse().ok();
         let mut queued = 0_usize;

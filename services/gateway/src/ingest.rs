@@ -189,6 +189,7 @@ impl Ingest {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut request = Request::new(message.clone());
             *request.metadata_mut() = self.metadata.clone();
+            platform::trace::attach(&tracing::Span::current(), request.metadata_mut());
             request.set_timeout(left);
             let answer = tokio::time::timeout(left, call(chosen.client.clone(), request)).await;
             *pod = Some(chosen.clone());

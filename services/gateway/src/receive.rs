@@ -226,7 +226,15 @@ fn is_request_id(text: &str) -> bool {
 
 /// Hands a message to ingest and tells the client how it ended: always, and once.
 pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, send: Outgoing, pod: &mut Option<Arc<Pod>>) {
-    let span = tracing::info_span!("gateway.receive", chat.id = %send.chat, connection.id = %link.record.id);
+    let span = platform::trace::begin(tracing::info_span!(
+        parent: None,
+        "gateway.receive",
+        trace_id = tracing::field::Empty,
+        chat.id = %send.chat,
+        connection.id = %link.record.id,
+        user.id = %link.record.user,
+        request.id = send.request_id,
+    ));
     let request = PersistMessageRequest {
         chat_id: send.chat.to_string(),
         sender_id: link.record.user.to_string(),

@@ -7,6 +7,7 @@ use domain::{
     ids::{ChatId, UserId},
     message::{self, Content, Draft, Sequence, StoredMessage},
 };
+use platform::trace;
 use proto::messaging::v1::{
     AckDeliveryRequest, AckDeliveryResponse, ChatHead, HeadsRequest, HeadsResponse, PersistMessageRequest,
     PersistMessageResponse, SyncItem, SyncMessagesRequest, SyncMessagesResponse, ingest_server::Ingest,
@@ -42,11 +43,14 @@ impl Ingest for Api {
         let draft = read_draft(&request.into_inner()).map_err(refuse)?;
         let chat = draft.chat;
         let span = tracing::info_span!(
+            parent: None,
             "durability.persist",
+            trace_id = tracing::field::Empty,
             chat.id = %chat,
             client_message.id = %draft.client_id,
-            traceparent = traceparent.as_deref().unwrap_or_default()
         );
+        let span = trace::follow(span, traceparent.as_deref());
+        let traceparent = trace::carry(&span).or(traceparent);
         let stored = self.persist.persist(draft, traceparent).instrument(span).await.map_err(refuse)?;
         Ok(Response::new(PersistMessageResponse {
             message_id: stored.original.id.to_string(),

@@ -14,13 +14,13 @@ use domain::{
     },
     publisher::PublisherMark,
 };
-use platform::{broken, failpoint, retry::Backoff};
+use platform::{broken, failpoint, retry::Backoff, trace};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use crate::{
     Limits,
@@ -136,6 +136,8 @@ struct Group {
 struct Attempt {
     batch: Batch,
     hold: SlotHold,
+    /// One call for all messages: a trace of its own, linked to theirs.
+    span: Span,
 }
 
 /// What follows from one try.
@@ -316,7 +318,18 @@ impl Committer {
             publisher: PublisherMark::new(incarnation, hold.slot(), chat),
             at: now,
         };
-        Some(Attempt { batch, hold })
+        let span = tracing::info_span!(
+            parent: None,
+            "durability.commit",
+            trace_id = field::Empty,
+            chat.id = %chat,
+            batch.messages = pending.len(),
+        );
+        let span = trace::begin(span);
+        for traceparent in pending.iter().filter_map(|pending| pending.traceparent.as_deref()) {
+            trace::link(&span, traceparent);
+        }
+        Some(Attempt { batch, hold, span })
     }
 
     /// Asks until the outcome is known: the same request under the same token, while the lease is the same.
@@ -368,9 +381,8 @@ impl Committer {
         }
         failpoint::reached("commit.before");
         let batch = &attempt.batch;
-        let span =
-            tracing::info_span!("durability.commit", chat.id = %batch.chat, batch.messages = batch.messages.len());
-        match timeout(self.limits.store_timeout, self.log.commit(batch).instrument(span)).await {
+        let call = self.log.commit(batch).instrument(attempt.span.clone());
+        match timeout(self.limits.store_timeout, call).await {
             Ok(outcome) => {
                 failpoint::reached("commit.after");
                 outcome
@@ -381,7 +393,7 @@ impl Committer {
 
     /// The batch is stored: the next hop gets it first, then the callers their answers.
     fn hand_over(&self, chat: ChatId, memory: &mut Memory, attempt: Attempt, group: &Group, callers: &dyn Callers) {
-        let Attempt { batch, hold } = attempt;
+        let Attempt { batch, hold, .. } = attempt;
         self.metrics.batch_messages.observe(f64::from(u32::try_from(batch.messages.len()).unwrap_or(u32::MAX)));
         let answers: Vec<Original> = batch.messages.iter().map(original).collect();
         let last = Sequence(batch.after.0 + u64::try_from(batch.messages.len()).unwrap_or(0));

@@ -22,7 +22,7 @@ use domain::{
     ports::{EventPublisher, MessageHistory, PublishFailure, event_publisher::Confirmation},
     publisher::Slot,
 };
-use platform::{Process, failpoint, retry::Backoff};
+use platform::{Process, failpoint, retry::Backoff, trace};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
@@ -277,9 +277,16 @@ impl Publish {
 
     fn send(&self, held: &Held) -> Result<Confirmation, PublishFailure> {
         let message = &held.outgoing.message;
-        let span =
-            tracing::info_span!("durability.publish", chat.id = %message.chat, message.sequence = message.sequence.0);
-        let record = record::encode(&held.outgoing, self.clock.now(), self.ids.as_ref());
+        let span = tracing::info_span!(
+            parent: None,
+            "durability.publish",
+            trace_id = tracing::field::Empty,
+            chat.id = %message.chat,
+            message.sequence = message.sequence.0,
+        );
+        let span = trace::follow(span, held.outgoing.traceparent.as_deref());
+        let traceparent = trace::carry(&span).or_else(|| held.outgoing.traceparent.clone());
+        let record = record::encode(&held.outgoing, traceparent, self.clock.now(), self.ids.as_ref());
         failpoint::reached("publish.before");
         span.in_scope(|| self.publisher.publish(record))
     }

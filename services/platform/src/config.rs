@@ -32,6 +32,14 @@ pub struct Config {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// Where traces go, by OTLP over gRPC, as `http://collector:4317`; without it they are not kept
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Traces a minute that begin here and are kept; of more, an equal part of each minute, and never under one in a hundred
+    #[arg(long, env = "TRACES_PER_MINUTE", default_value_t = 100)]
+    pub traces_per_minute: u32,
+
     /// Where /livez, /readyz, /healthz and /metrics are served
     #[arg(long, env = "ADMIN_LISTEN", default_value = "0.0.0.0:9100")]
     pub admin_listen: SocketAddr,

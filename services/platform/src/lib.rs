@@ -14,6 +14,7 @@ pub mod retry;
 pub mod secret;
 pub mod telemetry;
 pub mod tokens;
+pub mod trace;
 pub mod wire;
 
 pub use config::{Config, Settings};

@@ -44,9 +44,10 @@ where
     let config = C::parse();
     choose_cryptography();
     let platform = config.platform().clone();
-    if let Err(error) = telemetry::start(&platform) {
-        return refuse(name, &error);
-    }
+    let traces = match telemetry::start(name, &platform) {
+        Ok(traces) => traces,
+        Err(error) => return refuse(name, &error),
+    };
     failpoint::arm();
     let process = Process::new();
     let all = process.gate("start");
@@ -92,6 +93,7 @@ where
         _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     drop(kept);
+    traces.flush().await;
     if process.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

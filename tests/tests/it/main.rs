@@ -12,3 +12,4 @@ mod refuse;
 mod start;
 mod terminal;
 mod tidy;
+mod traces;

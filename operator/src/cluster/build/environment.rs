@@ -117,6 +117,12 @@ fn process(environment: &mut Environment, of: Of<'_>) {
     };
     environment.set("LOG", level);
     environment.set("LOG_FORMAT", "json");
+    if let Some(otlp) = &of.cluster.otlp {
+        environment.set("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp.endpoint);
+        if let Some(kept) = otlp.traces_per_minute {
+            environment.set("TRACES_PER_MINUTE", kept.to_string());
+        }
+    }
     environment.set("ADMIN_LISTEN", format!("0.0.0.0:{ADMIN}"));
     // The pod's grace period is made of these two.
     environment.set("DRAIN_DELAY", times::write(DRAIN_DELAY));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crds::{
     backends::{AdoptionPolicy, DeletionPolicy, KafkaProvider, Management},
     components::{PodTemplate, Resources},
-    messaging_cluster::{LogLevel, Mode, PullPolicy, SmsProvider},
+    messaging_cluster::{LogLevel, Mode, Otlp, PullPolicy, SmsProvider},
     routing::GatewayReference,
 };
 use platform::Secret;
@@ -37,6 +37,8 @@ pub struct Cluster {
     pub is_monitored: bool,
     /// What the services log.
     pub log_level: LogLevel,
+    /// Where they send their traces.
+    pub otlp: Option<Otlp>,
     /// How a change is rolled out.
     pub upgrade: Upgrade,
     /// Whether the operator only looks and reports.

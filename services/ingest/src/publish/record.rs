@@ -1,6 +1,7 @@
 //! A stored message as a record of `messages.persisted`.
 
 use domain::{Ids, Millis, ids::EventId, message, ports::Publication};
+use platform::trace::trace_id;
 use prost::Message as _;
 use proto::{
     events::v1::{Envelope, MessagePersisted, envelope::Event},
@@ -13,7 +14,7 @@ const EVENT_TYPE: &str = "MessagePersisted";
 const EVENT_VERSION: u32 = 1;
 
 /// Encodes the message as it is stored.
-pub(super) fn encode(outgoing: &Outgoing, now: Millis, ids: &dyn Ids) -> Publication {
+pub(super) fn encode(outgoing: &Outgoing, traceparent: Option<String>, now: Millis, ids: &dyn Ids) -> Publication {
     let message = &outgoing.message;
     let chat = message.chat.to_string();
     let envelope = Envelope {
@@ -23,7 +24,7 @@ pub(super) fn encode(outgoing: &Outgoing, now: Millis, ids: &dyn Ids) -> Publica
         event_time: now.0,
         partition_key: chat.clone(),
         producer_id: "ingest".to_owned(),
-        trace_id: outgoing.traceparent.as_deref().and_then(trace_id).unwrap_or_default().to_owned(),
+        trace_id: traceparent.as_deref().and_then(trace_id).unwrap_or_default(),
         event: Some(Event::MessagePersisted(MessagePersisted {
             message_id: message.id.to_string(),
             chat_id: chat.clone(),
@@ -37,12 +38,7 @@ pub(super) fn encode(outgoing: &Outgoing, now: Millis, ids: &dyn Ids) -> Publica
     };
     let mut headers =
         vec![(header::EVENT_TYPE, EVENT_TYPE.to_owned()), (header::EVENT_VERSION, EVENT_VERSION.to_string())];
-    headers.extend(outgoing.traceparent.clone().map(|context| (header::TRACEPARENT, context)));
+    headers.extend(traceparent.map(|context| (header::TRACEPARENT, context)));
     headers.extend(outgoing.origin.map(|origin| (header::ORIGIN_CONNECTION, origin.to_string())));
     Publication { topic: Topic::MessagesPersisted.name(), key: chat, value: envelope.encode_to_vec(), headers }
-}
-
-/// The second part of a W3C trace context.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    traceparent.split('-').nth(1)
 }

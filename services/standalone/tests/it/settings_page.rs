@@ -9,7 +9,10 @@ const END: &str = "<!-- end -->";
 
 /// The tables of the page, each by the beginnings of its variables' names or by the service that alone has them.
 const TABLES: [(&str, &[&str]); 5] = [
-    ("process", &["LOG=", "LOG_FORMAT=", "ADMIN_LISTEN=", "DRAIN_DELAY=", "STOP_TIMEOUT="]),
+    (
+        "process",
+        &["LOG=", "LOG_FORMAT=", "ADMIN_LISTEN=", "DRAIN_DELAY=", "STOP_TIMEOUT=", "OTEL_", "TRACES_PER_MINUTE="],
+    ),
     (
         "addresses and auth",
         &["LISTEN=", "GRPC_LISTEN=", "ADVERTISE=", "POD_IP=", "INGEST=", "INTERNAL_TOKEN_FILE=", "AUTH_"],
@@ -159,7 +162,11 @@ fn every_setting_has_a_variable_and_a_meaning() {
             assert!(arg.get_help().is_some(), "{service}: {} has no meaning", arg.get_id());
             let variable = arg.get_id().as_str().to_uppercase();
             let shown = arg.get_env().expect("checked").to_str().expect("a name");
-            let differs = [("STORE_REGION", "AWS_REGION"), ("DRAIN", "INGEST_DRAIN")];
+            let differs = [
+                ("STORE_REGION", "AWS_REGION"),
+                ("DRAIN", "INGEST_DRAIN"),
+                ("OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+            ];
             assert!(shown == variable || differs.contains(&(&variable, shown)), "{service}: {variable} is {shown}");
         }
     }

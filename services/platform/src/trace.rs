@@ -1,0 +1,123 @@
+//! Trace context between processes: the W3C `traceparent`, in gRPC metadata, in Kafka headers and in frames.
+//!
+//! The six spans of a message (D9.1) carry the field `trace_id`, which [`begin`] and [`follow`] fill: by it log lines are
+//! found, and by it the exporter knows the spans that are hops from those of libraries.
+
+use std::collections::HashMap;
+
+use opentelemetry::{
+    propagation::TextMapPropagator as _,
+    trace::{SpanContext, TraceContextExt as _},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tonic::metadata::MetadataMap;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// The name of the header.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Begins a trace with this span.
+#[must_use]
+pub fn begin(span: Span) -> Span {
+    follow(span, None)
+}
+
+/// Makes a span that has not been entered yet the child of what another process said; without it a trace begins.
+#[must_use]
+pub fn follow(span: Span, traceparent: Option<&str>) -> Span {
+    if span.is_disabled() {
+        return span;
+    }
+    if let Some(parent) = traceparent.and_then(parse) {
+        // An error says that no traces are made here.
+        drop(span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent)));
+    }
+    let context = context(&span);
+    if context.is_valid() {
+        span.record("trace_id", tracing::field::display(context.trace_id()));
+    }
+    span
+}
+
+/// Says that a span works for another one too, which has its own trace.
+pub fn link(span: &Span, traceparent: &str) {
+    if let Some(other) = parse(traceparent) {
+        span.add_link(other);
+    }
+}
+
+/// What the next process is to be told, so that its span is this one's child. `None` where no traces are made.
+pub fn carry(span: &Span) -> Option<String> {
+    let context = context(span);
+    context
+        .is_valid()
+        .then(|| format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8() & 1))
+}
+
+/// The trace's id in a `traceparent`.
+pub fn trace_id(traceparent: &str) -> Option<String> {
+    parse(traceparent).map(|context| context.trace_id().to_string())
+}
+
+/// The same into the metadata of an RPC.
+pub fn attach(span: &Span, metadata: &mut MetadataMap) {
+    if let Some(value) = carry(span).and_then(|context| context.parse().ok()) {
+        metadata.insert(TRACEPARENT, value);
+    }
+}
+
+fn context(span: &Span) -> SpanContext {
+    span.context().span().span_context().clone()
+}
+
+fn parse(traceparent: &str) -> Option<SpanContext> {
+    let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&opentelemetry::Context::new(), &carrier);
+    let context = context.span().span_context().clone();
+    context.is_valid().then_some(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    fn with_traces(run: impl FnOnce()) {
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run);
+    }
+
+    #[test]
+    fn the_child_has_its_parents_trace_and_a_span_of_its_own() {
+        with_traces(|| {
+            let parent = begin(tracing::info_span!("parent", trace_id = tracing::field::Empty));
+            let told = carry(&parent).expect("traces are made");
+            let child = follow(tracing::info_span!("child", trace_id = tracing::field::Empty), Some(&told));
+            let of_child = carry(&child).expect("traces are made");
+            assert_eq!(trace_id(&told), trace_id(&of_child));
+            assert_ne!(told, of_child);
+            assert!(told.starts_with("00-") && told.ends_with("-01") && told.len() == 55, "{told}");
+        });
+    }
+
+    #[test]
+    fn what_is_no_context_begins_a_trace() {
+        with_traces(|| {
+            for wrong in ["", "00", "00-0-0-01", &format!("00-{}-{}-01", "0".repeat(32), "0".repeat(16))] {
+                let span = follow(tracing::info_span!("span", trace_id = tracing::field::Empty), Some(wrong));
+                assert!(carry(&span).is_some(), "{wrong}");
+                assert_eq!(trace_id(wrong), None);
+            }
+        });
+    }
+
+    #[test]
+    fn without_traces_nothing_is_carried() {
+        assert_eq!(carry(&begin(tracing::info_span!("span", trace_id = tracing::field::Empty))), None);
+    }
+}
