@@ -56,6 +56,7 @@ pub struct Keep(Mutex<Connection>);
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS one (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS chats (chat TEXT PRIMARY KEY, cursor INTEGER NOT NULL, acked INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS chats_left (chat TEXT PRIMARY KEY);
     CREATE TABLE IF NOT EXISTS messages (
         chat TEXT NOT NULL, sequence INTEGER NOT NULL, message_id TEXT NOT NULL, sender TEXT NOT NULL,
         content TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (chat, sequence)) WITHOUT ROWID;
@@ -104,20 +105,26 @@ impl Keep {
         Ok(())
     }
 
-    /// Follows a chat from now on; returns whether it is new.
+    /// Follows a chat from now on; returns whether it did not before.
     pub(crate) fn follow(&self, chat: &str) -> anyhow::Result<bool> {
-        Ok(self.lock().execute("INSERT OR IGNORE INTO chats VALUES (?1, 0, 0)", [chat])? > 0)
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let was_left = transaction.execute("DELETE FROM chats_left WHERE chat = ?1", [chat])? > 0;
+        let is_new = transaction.execute("INSERT OR IGNORE INTO chats VALUES (?1, 0, 0)", [chat])? > 0;
+        transaction.commit()?;
+        Ok(was_left || is_new)
     }
 
-    /// Forgets to follow a chat; its messages stay.
+    /// Forgets to follow a chat; its messages stay, and so does what the application has seen of it.
     pub(crate) fn leave(&self, chat: &str) -> anyhow::Result<()> {
-        self.lock().execute("DELETE FROM chats WHERE chat = ?1", [chat])?;
+        self.lock().execute("INSERT OR IGNORE INTO chats_left VALUES (?1)", [chat])?;
         Ok(())
     }
 
     pub(crate) fn chats(&self) -> anyhow::Result<Vec<String>> {
         let connection = self.lock();
-        let mut statement = connection.prepare("SELECT chat FROM chats ORDER BY chat")?;
+        let sql = "SELECT chat FROM chats WHERE chat NOT IN (SELECT chat FROM chats_left) ORDER BY chat";
+        let mut statement = connection.prepare(sql)?;
         let chats = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(chats)
     }
@@ -167,7 +174,9 @@ impl Keep {
     /// Chats with more than what was acknowledged, and up to where.
     pub(crate) fn to_acknowledge(&self) -> anyhow::Result<Vec<(String, u64)>> {
         let connection = self.lock();
-        let mut statement = connection.prepare("SELECT chat, cursor FROM chats WHERE cursor > acked")?;
+        let mut statement = connection.prepare(
+            "SELECT chat, cursor FROM chats WHERE cursor > acked AND chat NOT IN (SELECT chat FROM chats_left)",
+        )?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -311,6 +320,18 @@ mod tests {
         let (duplicates, reached) = keep.receive_page("c", &[message(1), message(2), message(9)], 9).expect("kept");
         assert_eq!((duplicates, places(&reached)), (1, vec![1, 2, 9]));
         assert_eq!(keep.cursor("c").expect("cursor"), 9);
+    }
+
+    #[test]
+    fn who_comes_back_into_a_chat_is_not_shown_the_same_again() {
+        let keep = Keep::open(None).expect("memory");
+        assert!(keep.follow("c").expect("kept"));
+        keep.receive(&message(1)).expect("kept");
+        keep.leave("c").expect("left");
+        assert!(keep.chats().expect("kept").is_empty() && keep.to_acknowledge().expect("kept").is_empty());
+        assert!(keep.follow("c").expect("kept") && !keep.follow("c").expect("kept"));
+        let (_, reached) = keep.receive_page("c", &[message(1), message(2)], 2).expect("kept");
+        assert_eq!(places(&reached), [2]);
     }
 
     #[test]

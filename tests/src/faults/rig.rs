@@ -92,8 +92,8 @@ impl Edges {
             gateway,
             store_of_ingest,
             store_of_others: StoreProxy::start(&ground.store, random.next()).await?,
-            log_of_ingest: Proxy::before_kafka(&ground.kafka, random.next()).await?,
-            log_of_fanout: Proxy::before_kafka(&ground.kafka, random.next()).await?,
+            log_of_ingest: Proxy::before_kafka(first(&ground.kafka), random.next()).await?,
+            log_of_fanout: Proxy::before_kafka(first(&ground.kafka), random.next()).await?,
             redis_of_gateway: Proxy::start(&ground.redis, random.next()).await?,
             redis_of_fanout: Proxy::start(&ground.redis, random.next()).await?,
         })
@@ -114,16 +114,21 @@ impl Rig {
             .with("INTERNAL_TOKEN_FILE", auth.join("internal-token").display().to_string())
             // The group waits as briefly as a broker allows.
             .with("LOG_SESSION_TIMEOUT", "6s")
-            .with("BREAKER_OPEN", "2s");
+            .with("BREAKER_OPEN", "2s")
+            .with("LOG", "info,gateway=debug,ingest=debug,fanout=debug,librdkafka=off");
+        let has_brokers = own.ground.kafka.contains(',');
+        let plan = plan.with("REPLICAS", if has_brokers { "3" } else { "1" });
         provision(&plan, "keys").await?;
         provision(&plan, "systems").await?;
         let of_edge = |name: &str, number: usize| -> Vec<(&str, String)> {
             let endpoint = |proxy: &StoreProxy| format!("http://{}", proxy.address());
             let redis = |proxy: &Proxy| format!("redis://{}", proxy.address());
+            // Between several brokers there is no proxy: each tells its clients of the others.
+            let log = |proxy: &Proxy| if has_brokers { own.ground.kafka.clone() } else { proxy.address().to_owned() };
             match name {
                 "ingest" => vec![
                     ("STORE_ENDPOINT", endpoint(&edges.store_of_ingest[number])),
-                    ("LOG_BROKERS", edges.log_of_ingest.address().to_owned()),
+                    ("LOG_BROKERS", log(&edges.log_of_ingest)),
                 ],
                 "gateway" => vec![
                     ("ADVERTISE", edges.gateway[number].address().to_owned()),
@@ -132,7 +137,7 @@ impl Rig {
                 ],
                 "fanout" => vec![
                     ("STORE_ENDPOINT", endpoint(&edges.store_of_others)),
-                    ("LOG_BROKERS", edges.log_of_fanout.address().to_owned()),
+                    ("LOG_BROKERS", log(&edges.log_of_fanout)),
                     ("REDIS_URL", redis(&edges.redis_of_fanout)),
                 ],
                 _ => vec![
@@ -292,4 +297,9 @@ impl Rig {
     pub fn logs(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
+}
+
+/// The first of a list of brokers.
+fn first(brokers: &str) -> &str {
+    brokers.split(',').next().unwrap_or(brokers)
 }

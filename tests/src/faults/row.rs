@@ -42,6 +42,8 @@ pub enum Row {
     RedisWiped,
     /// 11: Redis is slow.
     RedisSlow,
+    /// 13 and 14: each of three brokers is killed in turn, and leaders change.
+    BrokerKilled,
     /// 15: the log is slow, then silent.
     LogAway,
     /// 18: consumers come, go and stand still.
@@ -84,7 +86,7 @@ pub enum Row {
 
 impl Row {
     /// Every row of the matrix that is done here.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Calm,
         Self::GatewayKilled,
         Self::GatewayDiesHoldingSends,
@@ -97,6 +99,7 @@ impl Row {
         Self::RedisAway,
         Self::RedisWiped,
         Self::RedisSlow,
+        Self::BrokerKilled,
         Self::LogAway,
         Self::Rebalanced,
         Self::Poisoned,
@@ -132,6 +135,7 @@ impl Row {
             Self::RedisAway => "09-redis-away",
             Self::RedisWiped => "10-redis-wiped",
             Self::RedisSlow => "11-redis-slow",
+            Self::BrokerKilled => "13-broker-killed",
             Self::LogAway => "15-log-away",
             Self::Rebalanced => "18-rebalanced",
             Self::Poisoned => "19-poisoned",
@@ -197,6 +201,7 @@ impl Row {
             Self::RedisAway => store::redis_away(scene).await,
             Self::RedisWiped => store::redis_wiped(scene).await,
             Self::RedisSlow => edge::redis_slow(scene).await,
+            Self::BrokerKilled => store::brokers_killed(scene).await,
             Self::LogAway => edge::log_away(scene).await,
             Self::Rebalanced => roll::rebalanced(scene).await,
             Self::Poisoned => store::poisoned(scene).await,

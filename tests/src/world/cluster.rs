@@ -230,7 +230,7 @@ fn free_port() -> anyhow::Result<u16> {
 /// Makes keys, or tables and topics.
 pub(crate) async fn provision(plan: &Plan, only: &str) -> anyhow::Result<()> {
     let mut command = Command::new(binary("provision")?);
-    let known = ["LOG_", "STORE_", "AWS_", "AUTH_DIR"];
+    let known = ["LOG_", "STORE_", "AWS_", "AUTH_DIR", "REPLICAS"];
     let variables = plan.variables.iter().filter(|(name, _)| known.iter().any(|start| name.starts_with(start)));
     let output = command.args(["--only", only]).env_clear().envs(variables).output().await?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

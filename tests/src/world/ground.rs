@@ -50,9 +50,33 @@ impl OwnGround {
     /// # Errors
     /// With what a script said.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(1, "disk").await
+    }
+
+    /// The same with one or three brokers, and tables on `disk` or in `memory`.
+    ///
+    /// # Errors
+    /// With what a script said.
+    pub async fn start_with(brokers: u8, tables: &str) -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
-        let ground = Ground::start("disk", state.path()).await?;
+        let ground = Ground::start(tables, brokers, state.path()).await?;
         Ok(Self { ground, state })
+    }
+
+    /// Kills a broker, by its number from 1.
+    ///
+    /// # Errors
+    /// With what its script said.
+    pub async fn kill_broker(&self, number: u8) -> anyhow::Result<()> {
+        run("kafka.sh", &["kill", &number.to_string()], self.state.path()).await.map(drop)
+    }
+
+    /// Starts a killed broker again.
+    ///
+    /// # Errors
+    /// With what its script said.
+    pub async fn start_broker(&self, number: u8) -> anyhow::Result<()> {
+        run("kafka.sh", &["start", &number.to_string()], self.state.path()).await.map(drop)
     }
 
     /// Kills a system, as a crash does.
@@ -93,15 +117,17 @@ impl Ground {
         let start = || async {
             // The systems' guard removes it when this process has ended.
             let state = tempfile::Builder::new().prefix("ground.").tempdir()?.keep();
-            Self::start("memory", &state).await
+            Self::start("memory", 1, &state).await
         };
         SHARED.get_or_try_init(start).await
     }
 
-    async fn start(tables: &str, state: &Path) -> anyhow::Result<Self> {
+    async fn start(tables: &str, brokers: u8, state: &Path) -> anyhow::Result<Self> {
+        let brokers = brokers.to_string();
+        let kafka = ["up", &brokers, "--scram", "--tls"];
         let store = ["up", tables];
         let (kafka, store, redis) = tokio::try_join!(
-            run("kafka.sh", &["up", "1", "--scram", "--tls"], state),
+            run("kafka.sh", &kafka, state),
             run("dynamodb-local.sh", &store, state),
             run("redis.sh", &["up", "plain"], state),
         )?;

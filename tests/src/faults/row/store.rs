@@ -1,4 +1,4 @@
-//! Rows 9, 10 and 19 to 23: the systems below are gone, forgetful, or answer strangely.
+//! Rows 9, 10, 13, 14 and 19 to 23: the systems below are gone, forgetful, or answer strangely.
 
 use std::time::Duration;
 
@@ -42,6 +42,23 @@ pub(super) async fn redis_away(scene: &mut Scene) -> anyhow::Result<Evidence> {
     scene.rig.all_ready().await?;
     scene.ends("Redis away");
     Ok(vec![("Redis killed", 1)])
+}
+
+/// Rows 13 and 14: each of the three brokers is killed in turn; its partitions get other leaders, and it comes back.
+pub(super) async fn brokers_killed(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let mut killed = 0;
+    let first = scene.random.below(3);
+    for turn in 0..3 {
+        let number = u8::try_from((first + turn) % 3 + 1).unwrap_or(1);
+        scene.begins("kill a broker");
+        scene.own.kill_broker(number).await?;
+        sleep(Duration::from_secs(5)).await;
+        scene.own.start_broker(number).await?;
+        sleep(Duration::from_secs(3)).await;
+        scene.ends("kill a broker");
+        killed += 1;
+    }
+    Ok(vec![("brokers killed", killed)])
 }
 
 /// Row 10: Redis forgets everything, twice.
