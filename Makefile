@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e faulty faults broken lint fmt check readme crds golden charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e faulty faults broken bench lint fmt check readme crds golden charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ faults: faulty ground ## Run the fault matrix on real systems, three seeds each 
 
 broken: faulty ground ## Run the broken builds, each of which the checker must reject (ARGS="drop_delivery --seeds 7")
 	@"$(BINARIES)/faults" --broken $(ARGS)
+
+bench: setup ground ## Measure what messages cost, optimised, on real systems (ARGS="one-chat --seconds 20"); JSON in target/bench
+	@$(CARGO) build --locked --release --workspace --bins
+	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat); do \
+		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

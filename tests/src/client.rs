@@ -4,7 +4,7 @@ mod connection;
 mod keep;
 mod outbox;
 mod pace;
-mod rest;
+pub mod rest;
 mod session;
 mod verdict;
 mod witness;

@@ -1,5 +1,6 @@
 //! The platform from outside: the reference client, the world that tests run in, and the checker.
 
+pub mod bench;
 pub mod client;
 pub mod collector;
 pub mod e2e;

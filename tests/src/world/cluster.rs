@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{CODE_WITHIN, LOOK_EVERY, RAISED, READY_WITHIN, binary, codes_in, ground::Ground, service::Service};
-use crate::client::{Client, Options};
+use crate::client::{Client, Options, new_uuid, rest::Rest};
 
 /// Two gateways, two ingests, a fanout and a chatmgmt that belong to one test.
 #[derive(Debug)]
@@ -204,6 +204,18 @@ impl Cluster {
         let client = Client::login(options, phone, || self.code(phone, seen)).await?;
         client.ready(READY_WITHIN).await.with_context(|| self.gateways[gateway].log())?;
         Ok(client)
+    }
+
+    /// Logs in on a new device at that gateway, for REST alone.
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub async fn login(&self, gateway: usize, phone: &str) -> anyhow::Result<Rest> {
+        let seen = codes_in(&self.chatmgmt.log(), phone).len();
+        let rest = Rest::new(self.server(gateway), new_uuid())?;
+        rest.request_otp(phone).await?;
+        rest.use_tokens(rest.verify_otp(phone, &self.code(phone, seen).await?).await?);
+        Ok(rest)
     }
 
     async fn code(&self, phone: &str, seen: usize) -> anyhow::Result<String> {

@@ -1,0 +1,90 @@
+//! Measures what messages cost, on real systems and separate processes, and saves it as JSON.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use tests::{
+    bench::{deliver, one_chat},
+    world::ground::OwnGround,
+};
+
+/// Measures what messages cost. Figures are of this machine at this time; processor time is steadier than speed.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Config {
+    #[command(subcommand)]
+    what: What,
+    /// Folder of the results
+    #[arg(long, default_value = "target/bench", global = true)]
+    into: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Processor time of gateway and fanout for one delivered message
+    Deliver {
+        /// Members of the chat
+        #[arg(long, default_value_t = 1000)]
+        members: usize,
+        /// Messages in each run
+        #[arg(long, default_value_t = 200)]
+        messages: u64,
+        /// Messages under way at a time, a run for each
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16])]
+        in_flight: Vec<u64>,
+    },
+    /// Speed of one chat over a slow store
+    OneChat {
+        /// Senders
+        #[arg(long, default_value_t = 10)]
+        senders: usize,
+        /// Messages that each has under way
+        #[arg(long, default_value_t = 8)]
+        in_flight: usize,
+        /// Time of a transaction, in milliseconds
+        #[arg(long, default_value_t = 25)]
+        transaction: u64,
+        /// Seconds of load
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    match Box::pin(measure(&config)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(config: &Config) -> anyhow::Result<()> {
+    let own = OwnGround::start().await?;
+    let (name, result) = match &config.what {
+        What::Deliver { members, messages, in_flight } => {
+            ("deliver", Box::pin(deliver::run(&own.ground, *members, in_flight, *messages)).await?)
+        }
+        What::OneChat { senders, in_flight, transaction, seconds } => {
+            let (delay, during) = (Duration::from_millis(*transaction), Duration::from_secs(*seconds));
+            ("one-chat", Box::pin(one_chat::run(&own.ground, *senders, *in_flight, delay, during)).await?)
+        }
+    };
+    let all = json!({ "bench": name, "machine": machine(), "result": result });
+    std::fs::create_dir_all(&config.into)?;
+    let text = serde_json::to_string_pretty(&all)?;
+    std::fs::write(config.into.join(format!("{name}.json")), &text)?;
+    eprintln!("{text}");
+    Ok(())
+}
+
+/// What the figures depend on.
+fn machine() -> Value {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    json!({ "cores": cores, "load_average": load.split(' ').next(), "optimised": !cfg!(debug_assertions) })
+}
