@@ -46,7 +46,7 @@ const TIMES: [&str; 6] = [
 ];
 
 /// Optional in JSON, and left out when absent or empty.
-const OPTIONAL: [(&str, &str); 16] = [
+const OPTIONAL: [(&str, &str); 17] = [
     ("SendMessage.content_type", "String::is_empty"),
     ("Ack.last_read_sequence", "Option::is_none"),
     ("SyncRequest.limit", "Option::is_none"),
@@ -62,6 +62,7 @@ const OPTIONAL: [(&str, &str); 16] = [
     ("ErrorDetails.buffer_size", "Option::is_none"),
     ("ErrorDetails.buffer_limit", "Option::is_none"),
     ("ErrorDetails.grace_period_seconds", "Option::is_none"),
+    ("ErrorDetails.sunset", "Option::is_none"),
     ("HeartbeatAck.heads", "Vec::is_empty"),
 ];
 

@@ -40,6 +40,8 @@ const RAISED: &[&str] = &[
     "--send-burst=100000",
     "--connection-new-per-user=100000",
     "--connection-per-user=100",
+    "--connection-per-ip=100000",
+    "--connection-attempts-per-ip=1000000",
     "--groups-per-day=100000",
 ];
 
@@ -109,14 +111,17 @@ impl World {
         Self::start_with(&[]).await
     }
 
-    /// The same with more flags.
+    /// The same with more flags; they win over the limits that are raised for all tests.
     ///
     /// # Errors
     /// See [`World::start`].
     pub async fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
         let temporary = tempfile::tempdir()?;
         let folder = temporary.path().to_owned();
-        let flags = RAISED.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+        let named: Vec<String> = flags.iter().map(|flag| name(flag)).collect();
+        let raised = RAISED.iter().filter(|flag| !named.contains(&name(flag)));
+        let flags = raised.chain(flags).map(|flag| (*flag).to_owned()).collect();
         let front = Front::start().await?;
         let mut world = Self { folder, flags, running: None, front, _temporary: temporary };
         world.restart().await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::{Error, ErrorKind};
 use prometheus_client::encoding::EncodeLabelValue;
 use proto::messaging::v1::{ConnectionClosing, server_frame::Payload};
 
@@ -63,7 +64,8 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Gone => "gone",
-            Self::ServerShutdown => "server_shutdown",
+            // Whoever is asked to move for its age moves as for any other planned end.
+            Self::ServerShutdown | Self::MaximumAge => "server_shutdown",
             Self::IdleTimeout => "idle_timeout",
             Self::RateLimited => "rate_limited",
             Self::ServerBusy => "server_busy",
@@ -73,7 +75,6 @@ impl Reason {
             Self::SlowConsumer => "slow_consumer",
             Self::SessionRevoked => "session_revoked",
             Self::RevocationUnknown => "service_unavailable",
-            Self::MaximumAge => "maximum_age",
         }
     }
 
@@ -95,6 +96,16 @@ impl Reason {
             Self::RevocationUnknown => "the session can't be checked at the moment",
             Self::MaximumAge => "the connection is as old as one may get",
         }
+    }
+
+    /// Whether the client may still be sending what could not be read.
+    pub fn is_unreadable(self) -> bool {
+        matches!(self, Self::ProtocolError | Self::FrameTooLarge | Self::NotUtf8)
+    }
+
+    /// The error that goes before all else, if this end is one of the error codes (websocket-protocol §6).
+    pub fn error(self) -> Option<Error> {
+        (self == Self::TokenExpired).then(|| Error::new(ErrorKind::Unauthorized, self.message()))
     }
 
     /// The frame that goes before the close frame.

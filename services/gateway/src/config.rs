@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser};
-use domain::limits;
+use domain::{Millis, limits};
 
 /// Settings of the gateway process.
 #[derive(Debug, Parser)]
@@ -61,6 +61,10 @@ pub struct Settings {
     #[arg(long, env = "POD_IP")]
     pub pod_ip: Option<IpAddr>,
 
+    /// Proxies before this process that append to X-Forwarded-For; 0 means that the peer is the client
+    #[arg(long, env = "TRUSTED_PROXY_HOPS", default_value_t = 0)]
+    pub trusted_proxy_hops: usize,
+
     /// Queues, limits and timeouts.
     #[command(flatten)]
     pub limits: Limits,
@@ -70,7 +74,8 @@ impl Settings {
     /// The settings of a gateway in a process with others, on loopback, with the default limits.
     pub fn on_loopback(redis: adapters::redis::Config, auth_dir: PathBuf, ingest: Vec<String>) -> Self {
         let grpc_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { redis, auth_dir, ingest, grpc_listen, advertise: None, pod_ip: None, limits: Limits::default() }
+        let (advertise, pod_ip, trusted_proxy_hops) = (None, None, 0);
+        Self { redis, auth_dir, ingest, grpc_listen, advertise, pod_ip, trusted_proxy_hops, limits: Limits::default() }
     }
 }
 
@@ -85,6 +90,14 @@ pub struct Limits {
     /// Concurrent connections of one user, on all gateways
     #[arg(long, env = "CONNECTION_PER_USER", default_value_t = 5)]
     pub connection_per_user: u32,
+
+    /// Concurrent connections of one client address, on this gateway
+    #[arg(long, env = "CONNECTION_PER_IP", default_value_t = 20)]
+    pub connection_per_ip: usize,
+
+    /// Attempts of one client address to connect within a minute
+    #[arg(long, env = "CONNECTION_ATTEMPTS_PER_IP", default_value_t = 100)]
+    pub connection_attempts_per_ip: usize,
 
     /// New connections of one user within --connection-new-within
     #[arg(long, env = "CONNECTION_NEW_PER_USER", default_value_t = 5)]
@@ -105,6 +118,14 @@ pub struct Limits {
     /// Origins of web pages that may connect besides this host's own, comma-separated
     #[arg(long, env = "CONNECTION_ORIGINS", value_delimiter = ',')]
     pub connection_origins: Vec<String>,
+
+    /// When this version of the protocol is no longer served, as `YYYY-MM-DD`: clients are told beforehand
+    #[arg(long, env = "PROTOCOL_SUNSET", value_parser = sunset)]
+    pub protocol_sunset: Option<Sunset>,
+
+    /// How long before --protocol-sunset clients are told
+    #[arg(long, env = "PROTOCOL_NOTICE", default_value = "30d", value_parser = humantime::parse_duration)]
+    pub protocol_notice: Duration,
 
     /// How often clients send a heartbeat; the registry forgets a connection after two of these
     #[arg(long, env = "HEARTBEAT_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -142,13 +163,25 @@ pub struct Limits {
     #[arg(long, env = "FRAME_REFUSED", default_value_t = 300)]
     pub frame_refused: usize,
 
-    /// Messages a second of one user to one chat
+    /// Messages a second of one connection, and of one user to one chat
     #[arg(long, env = "SEND_RATE", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_rate: u32,
 
-    /// Messages of one user to one chat at once
+    /// Messages of one connection, and of one user to one chat, at once
     #[arg(long, env = "SEND_BURST", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_burst: u32,
+
+    /// Messages a second of one user to all chats; never less than --send-rate, and twice as many at once
+    #[arg(long, env = "SEND_PER_USER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub send_per_user: u32,
+
+    /// Sync requests a second of one connection; requests for heads likewise
+    #[arg(long, env = "SYNC_RATE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sync_rate: u32,
+
+    /// Sync requests of one connection at once; requests for heads likewise
+    #[arg(long, env = "SYNC_BURST", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sync_burst: u32,
 
     /// Requests of one connection that wait or run
     #[arg(long, env = "INBOUND_REQUESTS", default_value_t = 100)]
@@ -215,6 +248,15 @@ pub struct Limits {
     pub stop_reconnect_within: Duration,
 }
 
+/// When a version of the protocol ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sunset(pub Millis);
+
+fn sunset(text: &str) -> Result<Sunset, String> {
+    let at = proto::time::from_iso(&format!("{text}T00:00:00Z"));
+    at.map(|at| Sunset(Millis(at))).ok_or_else(|| "it is not a date such as 2027-01-31".to_owned())
+}
+
 impl Default for Limits {
     /// The defaults of the flags.
     fn default() -> Self {
@@ -252,5 +294,9 @@ mod tests {
             assert!(parse(&some).is_err(), "{some:?}");
         }
         assert!(parse(&[&all[..], &["--send-rate", "0"]].concat()).is_err());
+        let sunset = |text| parse(&[&all[..], &["--protocol-sunset", text]].concat());
+        let at = sunset("1970-01-02").expect("a date").settings.limits.protocol_sunset;
+        assert_eq!(at, Some(Sunset(Millis(86_400_000))));
+        assert!(sunset("tomorrow").is_err());
     }
 }

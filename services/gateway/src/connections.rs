@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -17,12 +17,12 @@ use domain::{
 };
 use futures_util::{StreamExt as _, stream};
 use proto::messaging::v1::{ErrorDetails, ErrorFrame, ServerFrame, server_frame::Payload};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     Gateway,
     closing::Reason,
-    outbound::{Encoding, Outbound, SharedFrame, Taken},
+    outbound::{Encoding, SharedFrame, Taken},
+    socket::Line,
 };
 
 /// Registrations that run at once when all have to be repeated.
@@ -35,55 +35,34 @@ pub struct Link {
     pub record: Connection,
     /// How its frames look.
     pub encoding: Encoding,
-    /// What it is sent.
-    pub outbound: Outbound,
+    /// What it is sent, and whether it ends.
+    pub line: Line,
     /// Pushes may have been missed: its next heartbeat says so.
     pub resync: AtomicBool,
     fence: Mutex<Fence>,
-    closing: OnceLock<Reason>,
-    ended: CancellationToken,
 }
 
 impl Link {
     /// A connection that has just come.
     pub fn new(record: Connection, encoding: Encoding) -> Self {
-        Self {
-            record,
-            encoding,
-            outbound: Outbound::default(),
-            resync: AtomicBool::new(false),
-            fence: Mutex::default(),
-            closing: OnceLock::new(),
-            ended: CancellationToken::new(),
-        }
+        Self { record, encoding, line: Line::default(), resync: AtomicBool::new(false), fence: Mutex::default() }
     }
 
     /// Ends it; the first reason counts.
     pub fn close(&self, reason: Reason) {
-        if self.closing.set(reason).is_ok() {
-            if reason == Reason::SlowConsumer {
-                self.outbound.forget_pushes(); // the client gets them by sync
-            }
-            self.outbound.shut();
-            self.ended.cancel();
-        }
+        self.line.close(reason);
     }
 
     /// Why it ends, if it does.
     pub fn closing(&self) -> Option<Reason> {
-        self.closing.get().copied()
-    }
-
-    /// Resolves when it is to end.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
+        self.line.closing()
     }
 
     /// Sends an answer (with `request_id`) or a notice (without). No room means a client that does not read.
     pub fn answer(&self, gateway: &Gateway, request_id: &str, payload: Payload) {
         let timestamp = gateway.clock.now().0;
         let frame = ServerFrame { request_id: request_id.to_owned(), timestamp, payload: Some(payload) };
-        if !self.outbound.reserve(self.encoding.encode(&frame), &gateway.limits) {
+        if !self.line.outbound.reserve(self.encoding.encode(&frame), &gateway.limits) {
             self.close(Reason::SlowConsumer);
         }
     }
@@ -120,7 +99,7 @@ impl Link {
     /// Sends a push.
     pub fn push(&self, gateway: &Gateway, frame: &SharedFrame) -> Taken {
         let message = frame.encoded(self.encoding);
-        let taken = self.outbound.push(message, tokio::time::Instant::now(), &gateway.limits);
+        let taken = self.line.outbound.push(message, tokio::time::Instant::now(), &gateway.limits);
         match taken {
             Taken::Warned(size, limit) => {
                 let grace = gateway.limits.outbound_grace.as_secs();

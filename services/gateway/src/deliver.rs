@@ -136,7 +136,7 @@ impl Deliver {
                         let (gateway, link, late) = (self.gateway.clone(), link.clone(), frame.encoded(link.encoding));
                         drop(self.gateway.process.spawn_child(async move {
                             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                            link.outbound.push(late, tokio::time::Instant::now(), &gateway.limits);
+                            link.line.outbound.push(late, tokio::time::Instant::now(), &gateway.limits);
                         }));
                         took = true;
                         continue;

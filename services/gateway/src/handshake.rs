@@ -20,7 +20,7 @@ use domain::{
 use platform::tokens::{Expiry, Holder};
 use proto::{
     frames,
-    messaging::v1::{ConnectionEstablished, server_frame::Payload},
+    messaging::v1::{ConnectionEstablished, ErrorDetails, ErrorFrame, server_frame::Payload},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,20 +28,23 @@ use tokio::time::Instant;
 
 use crate::{
     Gateway,
-    closing::Reason,
+    addresses::{Address, Place},
+    config::Sunset,
     connections::Link,
     metrics::{self, count},
     outbound::Encoding,
+    replace,
     session::{self, Session},
+    socket,
 };
 
 /// What a token must be good for.
 const HEADER_SCOPE: &str = "messaging";
 const QUERY_SCOPE: &str = "socket";
-/// Bytes of answers and pushes that are written at once.
-const WRITE_BUFFER: usize = 4096;
 /// Seconds after which a client may try again when something is away, or too many connections are open.
 const RETRY_SECONDS: u32 = 5;
+/// The code of the notice that this version of the protocol ends.
+const DEPRECATED: &str = "VERSION_DEPRECATED";
 
 /// The WebSocket endpoint.
 pub fn router(gateway: Arc<Gateway>) -> Router {
@@ -86,6 +89,10 @@ impl Rejection {
         let (status, outcome) = (StatusCode::TOO_MANY_REQUESTS, metrics::Handshake::RateLimited);
         Self { status, error: "rate_limited", retry_after: Some(seconds), outcome, ..Self::invalid(message) }
     }
+
+    fn too_often(error: &Error) -> Self {
+        Self::limited(error.message().to_owned(), error.retry_after_seconds().unwrap_or(RETRY_SECONDS))
+    }
 }
 
 impl IntoResponse for Rejection {
@@ -121,12 +128,15 @@ async fn handshake(State(gateway): State<Arc<Gateway>>, Path(version): Path<Stri
 
 /// The checks, in the order of websocket-protocol §2.2.
 async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Result<Response, Rejection> {
-    check_version(version)?;
     let (mut parts, _) = request.into_parts();
+    let address = Address::of(&parts.headers, &parts.extensions, gateway.trusted_proxy_hops);
+    // Whatever comes of it, it was an attempt; that there were too many is said when it is its turn.
+    let attempt = address.map_or(Ok(()), |address| gateway.addresses.attempt(address, Instant::now()));
+    check_version(version)?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
         .map_err(|_| Rejection::invalid("the query of the URL can't be read"))?;
     let headers = parts.headers.clone();
-    let (token, scope) = token(&headers, &parameters)?;
+    let shown = token(&headers, &parameters)?;
     let device = device(&headers, &parameters)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, gateway)
         .await
@@ -134,6 +144,7 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
     check_origin(&headers, &gateway.limits.connection_origins)?;
 
     let now = gateway.clock.now();
+    let (token, scope) = shown.ok_or_else(|| Rejection::token("the Authorization header is missing"))?;
     let mut holder = gateway.verifier.verify(&token, now, Expiry::Checked).map_err(|error| {
         tracing::info!(reason = ?error.details(), "a token does not hold");
         Rejection::token(error.message())
@@ -148,26 +159,21 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
         holder.expires_at = now + gateway.limits.connection_socket_token_age;
     }
     check_revocation(gateway, &holder).await?;
-    check_limits(gateway, &holder)?;
+    attempt.map_err(|error| Rejection::too_often(&error))?;
+    let place = check_limits(gateway, &holder, address)?;
 
     let encoding = encoding(&headers);
-    let session = admit(gateway, holder, device, encoding, now).await?;
+    let form = encoding.map_or(Encoding::Json, |(encoding, _)| encoding);
+    let session = admit(gateway, holder, (device, form, place), now).await?;
     let upgrade = match encoding {
         Some((_, protocol)) => upgrade.protocols([protocol]),
         None => upgrade,
     };
-    let limits = gateway.limits.clone();
     let process = gateway.process.clone();
-    Ok(upgrade
-        .read_buffer_size(1024)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER + 2 * limits.outbound_bytes.max(limits.outbound_page_bytes * 8))
-        .max_frame_size(limits.frame_bytes)
-        .max_message_size(limits.frame_bytes)
-        .on_upgrade(move |socket| {
-            drop(process.spawn_child(session::run(session, socket)));
-            std::future::ready(())
-        }))
+    Ok(socket::bounded(upgrade, &gateway.limits).on_upgrade(move |socket| {
+        drop(process.spawn_child(session::run(session, socket)));
+        std::future::ready(())
+    }))
 }
 
 fn check_version(version: &str) -> Result<(), Rejection> {
@@ -188,17 +194,16 @@ fn check_version(version: &str) -> Result<(), Rejection> {
     }
 }
 
-/// The token, and the scope that it must have where it stands.
-fn token(headers: &HeaderMap, parameters: &Parameters) -> Result<(String, &'static str), Rejection> {
+/// The token if there is one, and the scope that it must have where it stands.
+fn token(headers: &HeaderMap, parameters: &Parameters) -> Result<Option<(String, &'static str)>, Rejection> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().map_err(|_| Rejection::invalid("the Authorization header can't be read"))?;
         let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let token = token.map(|(_, token)| token.trim()).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Rejection::invalid("the Authorization header must be `Bearer <token>`"))?;
-        return Ok((token.to_owned(), HEADER_SCOPE));
+        return Ok(Some((token.to_owned(), HEADER_SCOPE)));
     }
-    let token = parameters.token.clone().filter(|token| !token.is_empty());
-    token.map(|token| (token, QUERY_SCOPE)).ok_or_else(|| Rejection::invalid("the Authorization header is missing"))
+    Ok(parameters.token.clone().filter(|token| !token.is_empty()).map(|token| (token, QUERY_SCOPE)))
 }
 
 fn device(headers: &HeaderMap, parameters: &Parameters) -> Result<DeviceId, Rejection> {
@@ -242,7 +247,8 @@ async fn check_revocation(gateway: &Gateway, holder: &Holder) -> Result<(), Reje
     }
 }
 
-fn check_limits(gateway: &Gateway, holder: &Holder) -> Result<(), Rejection> {
+/// Whether there is room for one more of this user and this address, which then has its place.
+fn check_limits(gateway: &Gateway, holder: &Holder, address: Option<Address>) -> Result<Option<Place>, Rejection> {
     if gateway.process.stop_token().is_cancelled() {
         return Err(Rejection::unavailable("this gateway is being replaced"));
     }
@@ -250,10 +256,9 @@ fn check_limits(gateway: &Gateway, holder: &Holder) -> Result<(), Rejection> {
     if open >= gateway.limits.connection_maximum {
         return Err(Rejection::unavailable("this gateway has all the connections it takes"));
     }
-    gateway
-        .newcomers
-        .admit(holder.user, Instant::now())
-        .map_err(|error| Rejection::limited(error.message(), error.retry_after_seconds().unwrap_or(RETRY_SECONDS)))
+    let admitted = gateway.newcomers.admit(holder.user, Instant::now());
+    admitted.map_err(|error| Rejection::too_often(&error))?;
+    address.map(|address| gateway.addresses.open(address)).transpose().map_err(|error| Rejection::too_often(&error))
 }
 
 /// The encoding of the first subprotocol offered that is known; none means JSON.
@@ -266,12 +271,11 @@ fn encoding(headers: &HeaderMap) -> Option<(Encoding, &'static str)> {
     })
 }
 
-/// Registers the connection, closes the one it replaces, and queues its first frame.
+/// Registers the connection, closes the one it replaces, and queues its first frames.
 async fn admit(
     gateway: &Arc<Gateway>,
     holder: Holder,
-    device: DeviceId,
-    encoding: Option<(Encoding, &str)>,
+    (device, encoding, place): (DeviceId, Encoding, Option<Place>),
     now: Millis,
 ) -> Result<Session, Rejection> {
     let record = Connection {
@@ -281,9 +285,9 @@ async fn admit(
         gateway: gateway.id.clone(),
         connected_at: now,
     };
-    let link = Arc::new(Link::new(record.clone(), encoding.map_or(Encoding::Json, |(encoding, _)| encoding)));
+    let link = Arc::new(Link::new(record.clone(), encoding));
     // Held here first: what fanout sends from the registration on waits behind the first frame.
-    let session = Session::new(gateway.clone(), link.clone(), holder);
+    let session = Session::new(gateway.clone(), link.clone(), holder, place);
     let registered = gateway.registry.register(&record, now, gateway.registry_ttl()).await;
     let registered = registered.map_err(|error: Error| {
         tracing::warn!("refused a handshake, for it can't be registered: {error}");
@@ -293,13 +297,7 @@ async fn admit(
     if registered.live.saturating_sub(replaced) > gateway.limits.connection_per_user {
         return Err(Rejection::limited("too many connections of this user", RETRY_SECONDS));
     }
-    for (id, holder) in registered.replaced {
-        if holder == gateway.id
-            && let Some(older) = gateway.connections.find(record.user, id)
-        {
-            older.close(Reason::DuplicateConnection);
-        }
-    }
+    replace::older(gateway, record.user, registered.replaced);
     let heartbeat = gateway.limits.heartbeat_interval.as_millis();
     let established = ConnectionEstablished {
         connection_id: record.id.to_string(),
@@ -310,6 +308,19 @@ async fn admit(
         protocol_version: frames::PROTOCOL_VERSION,
     };
     link.answer(gateway, "", Payload::ConnectionEstablished(established));
+    if let Some(notice) = deprecation(gateway, now) {
+        link.answer(gateway, "", Payload::Error(notice));
+    }
     tracing::info!(connection.id = %record.id, user.id = %record.user, "connection {} of {}", record.id, record.user);
     Ok(session)
+}
+
+/// Tells that the version ends, for as long before as clients are told.
+fn deprecation(gateway: &Gateway, now: Millis) -> Option<ErrorFrame> {
+    let Sunset(at) = gateway.limits.protocol_sunset?;
+    (now >= at - gateway.limits.protocol_notice).then(|| ErrorFrame {
+        code: DEPRECATED.to_owned(),
+        message: "this version of the protocol ends; the application needs an update".to_owned(),
+        details: Some(ErrorDetails { sunset: Some(proto::time::to_iso(at.0)), ..ErrorDetails::default() }),
+    })
 }

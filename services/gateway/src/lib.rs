@@ -1,17 +1,23 @@
 //! gateway: holds the WebSocket connections of clients, hops 1 and 6 of a message.
 
+pub mod addresses;
+pub mod clocks;
 pub mod closing;
 pub mod config;
 pub mod connections;
 pub mod deliver;
 pub mod handshake;
+pub mod heartbeat;
 pub mod inbound;
 pub mod ingest;
 pub mod limits;
 pub mod metrics;
 pub mod outbound;
 pub mod receive;
+pub mod replace;
 pub mod session;
+pub mod socket;
+pub mod sync;
 pub mod wire_up;
 
 use std::{sync::Arc, time::Duration};
@@ -22,9 +28,10 @@ use domain::{
     ports::{ConnectionRegistry, Revocations},
     route::GatewayId,
 };
-use platform::{Process, tokens::Verifier};
+use platform::{Process, grpc::InternalToken, tokens::Verifier};
 
 use crate::{
+    addresses::Addresses,
     config::Limits,
     connections::{Connections, Link},
     ingest::Ingest,
@@ -46,8 +53,16 @@ pub struct Gateway {
     pub ingest: Arc<Ingest>,
     /// The connections held here.
     pub connections: Connections,
+    /// Where clients come from.
+    pub addresses: Addresses,
+    /// Proxies that say where.
+    pub trusted_proxy_hops: usize,
+    /// What services show each other.
+    pub token: InternalToken,
     /// How often a user may send to a chat.
     pub sends: Buckets<(UserId, ChatId)>,
+    /// How often a user may send at all.
+    pub senders: Buckets<UserId>,
     /// How often a user may connect.
     pub newcomers: Windows<UserId>,
     /// Settings.

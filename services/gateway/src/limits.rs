@@ -10,16 +10,45 @@ use std::{
 use domain::{Error, ErrorKind, error::Detail};
 use tokio::time::Instant;
 
-/// Buckets are looked through for idle ones when their number has doubled, but not before this many.
+/// Keys are looked through for idle ones when their number has doubled, but not before this many.
 const SWEEP_FROM: usize = 4096;
 
-/// Token buckets, one a key.
-#[derive(Debug)]
-pub struct Buckets<K> {
-    rate: f64,
+/// How fast a bucket fills, and how much it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    per_second: f64,
     burst: f64,
-    /// By key, and the number at which to look for idle ones.
-    by_key: Mutex<(HashMap<K, Bucket>, usize)>,
+}
+
+impl Rate {
+    /// So many a second, and so many at once.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self { per_second: f64::from(per_second), burst: f64::from(burst) }
+    }
+
+    /// So many in that time, and so many at once.
+    pub fn within(count: u32, time: Duration, burst: u32) -> Self {
+        Self { per_second: f64::from(count) / time.as_secs_f64().max(f64::MIN_POSITIVE), burst: f64::from(burst) }
+    }
+
+    fn full(self, now: Instant) -> Bucket {
+        Bucket { tokens: self.burst, at: now }
+    }
+
+    fn filled(self, bucket: Bucket, now: Instant) -> f64 {
+        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * self.per_second;
+        (bucket.tokens + gained).min(self.burst)
+    }
+
+    /// Takes a token, or says how long until there is one.
+    fn take(self, bucket: &mut Bucket, now: Instant) -> Result<(), Duration> {
+        let tokens = self.filled(*bucket, now);
+        if tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - tokens) / self.per_second));
+        }
+        *bucket = Bucket { tokens: tokens - 1.0, at: now };
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +57,42 @@ struct Bucket {
     at: Instant,
 }
 
+/// One bucket of its own.
+#[derive(Debug)]
+pub struct Pace {
+    rate: Rate,
+    bucket: Bucket,
+    refusal: &'static str,
+}
+
+impl Pace {
+    /// A full bucket; `refusal` is what a client is told when it is empty.
+    pub fn new(rate: Rate, now: Instant, refusal: &'static str) -> Self {
+        Self { rate, bucket: rate.full(now), refusal }
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    /// `RateLimited` with the seconds until there is one again.
+    pub fn take(&mut self, now: Instant) -> Result<(), Error> {
+        self.rate.take(&mut self.bucket, now).map_err(|wait| limited(self.refusal, wait))
+    }
+}
+
+/// Token buckets, one a key.
+#[derive(Debug)]
+pub struct Buckets<K> {
+    rate: Rate,
+    refusal: &'static str,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Bucket>, usize)>,
+}
+
 impl<K: Eq + Hash> Buckets<K> {
-    /// Buckets that hold `burst` tokens and get `rate` a second.
-    pub fn new(rate: u32, burst: u32) -> Self {
-        Self { rate: f64::from(rate), burst: f64::from(burst), by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    /// Full buckets; `refusal` is what a client is told when its own is empty.
+    pub fn new(rate: Rate, refusal: &'static str) -> Self {
+        Self { rate, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
     }
 
     /// Takes a token.
@@ -42,22 +103,11 @@ impl<K: Eq + Hash> Buckets<K> {
         let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         let (buckets, sweep_at) = &mut *guard;
         if buckets.len() >= *sweep_at {
-            buckets.retain(|_, bucket| self.filled(*bucket, now) < self.burst);
+            buckets.retain(|_, bucket| self.rate.filled(*bucket, now) < self.rate.burst);
             *sweep_at = (buckets.len() * 2).max(SWEEP_FROM);
         }
-        let bucket = buckets.entry(key).or_insert(Bucket { tokens: self.burst, at: now });
-        let tokens = self.filled(*bucket, now);
-        if tokens < 1.0 {
-            let wait = Duration::from_secs_f64((1.0 - tokens) / self.rate);
-            return Err(limited("too many messages to this chat", wait));
-        }
-        *bucket = Bucket { tokens: tokens - 1.0, at: now };
-        Ok(())
-    }
-
-    fn filled(&self, bucket: Bucket, now: Instant) -> f64 {
-        let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * self.rate;
-        (bucket.tokens + gained).min(self.burst)
+        let bucket = buckets.entry(key).or_insert(self.rate.full(now));
+        self.rate.take(bucket, now).map_err(|wait| limited(self.refusal, wait))
     }
 }
 
@@ -110,14 +160,15 @@ impl Window {
 pub struct Windows<K> {
     limit: usize,
     within: Duration,
+    refusal: &'static str,
     /// By key, and the number at which to look for idle ones.
     by_key: Mutex<(HashMap<K, Window>, usize)>,
 }
 
 impl<K: Eq + Hash> Windows<K> {
-    /// At most `limit` events of a key `within` that time.
-    pub fn new(limit: usize, within: Duration) -> Self {
-        Self { limit, within, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    /// At most `limit` events of a key `within` that time; `refusal` is what a client is told above it.
+    pub fn new(limit: usize, within: Duration, refusal: &'static str) -> Self {
+        Self { limit, within, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
     }
 
     /// Counts an event.
@@ -135,7 +186,7 @@ impl<K: Eq + Hash> Windows<K> {
             *sweep_at = (windows.len() * 2).max(SWEEP_FROM);
         }
         let window = windows.entry(key).or_insert_with(|| Window::new(self.limit, self.within));
-        window.admit(now).map_err(|wait| limited("too many new connections", wait))
+        window.admit(now).map_err(|wait| limited(self.refusal, wait))
     }
 }
 
@@ -152,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let buckets = Buckets::new(10, 20);
+        let buckets = Buckets::new(Rate::new(10, 20), "too fast");
         let start = Instant::now();
         for _ in 0..20 {
             assert!(buckets.take("a", start).is_ok());
@@ -169,8 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_is_a_bucket_of_its_own() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Rate::within(2, Duration::from_secs(30), 1), start, "too fast");
+        assert!(pace.take(start).is_ok());
+        assert_eq!(pace.take(start).expect_err("empty").retry_after_seconds(), Some(15));
+        assert!(pace.take(start + Duration::from_secs(15)).is_ok());
+    }
+
+    #[test]
     fn idle_buckets_are_forgotten() {
-        let buckets = Buckets::new(1, 1);
+        let buckets = Buckets::new(Rate::new(1, 1), "too fast");
         let start = Instant::now();
         for key in 0..SWEEP_FROM {
             assert!(buckets.take(key, start).is_ok());
@@ -181,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_window_forgets_what_is_old() {
-        let windows = Windows::new(2, Duration::from_secs(10));
+        let windows = Windows::new(2, Duration::from_secs(10), "too often");
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert!(windows.admit(1, start).is_ok());

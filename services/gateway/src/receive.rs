@@ -51,6 +51,18 @@ pub enum Received {
     Unknown(String),
 }
 
+impl Received {
+    /// What an answer repeats; empty when there is none.
+    pub fn request_id(&self) -> &str {
+        match self {
+            Self::Send(send) => &send.request_id,
+            Self::Sync(page) => &page.request_id,
+            Self::Heads(request_id, _) | Self::Heartbeat(request_id, _) => request_id,
+            Self::Ack(_) | Self::Unknown(_) => "",
+        }
+    }
+}
+
 /// A message to be stored.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -119,21 +131,17 @@ pub fn read(encoding: Encoding, message: &Message) -> Option<Result<Received, Re
         Ok(frame) => check(frame),
         Err(Unread::UnknownType(kind)) => Ok(Received::Unknown(kind)),
         Err(Unread::Malformed { request_id, reason }) => {
-            let request_id = request_id.filter(|id| is_request_id(id) && !is_ack(message)).unwrap_or_default();
             let reason: String = reason.chars().take(REASON_CHARS).collect();
-            Err(Refused { request_id, error: Error::new(ErrorKind::InvalidArgument, reason) })
+            Err(unread(request_id, Error::new(ErrorKind::InvalidArgument, reason)))
+        }
+        Err(Unread::NotUtf8 { request_id }) => {
+            Err(unread(request_id, Error::new(ErrorKind::InvalidEncoding, "a text is not UTF-8")))
         }
     })
 }
 
-/// Acks are one-way: even an error about one answers nothing.
-fn is_ack(message: &Message) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    message.to_text().ok().and_then(|text| serde_json::from_str::<Kind>(text).ok()).is_some_and(|it| it.kind == "ack")
+fn unread(request_id: Option<String>, error: Error) -> Refused {
+    Refused { request_id: request_id.filter(|id| is_request_id(id)).unwrap_or_default(), error }
 }
 
 fn check(frame: ClientFrame) -> Result<Received, Refused> {

@@ -1,42 +1,41 @@
-//! One WebSocket from its first frame to its last: reading, writing, the clocks that end it, and its end.
+//! The conversation of one connection: its requests, its clocks, and what it is told at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use domain::Error;
-use futures_util::{
-    FutureExt as _, SinkExt as _, StreamExt as _,
-    future::Fuse,
-    stream::{SplitSink, SplitStream},
-};
+use futures_util::future::BoxFuture;
 use platform::tokens::Holder;
-use proto::messaging::v1::ServerFrame;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_tungstenite::tungstenite::{
-    Error as SocketError,
-    error::{CapacityError, ProtocolError},
+use proto::messaging::v1::{ErrorFrame, ServerFrame, server_frame::Payload};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Gateway,
+    addresses::Place,
+    clocks::Clocks,
+    closing::Reason,
+    connections::Link,
+    inbound::Inbound,
+    metrics::count,
+    receive,
+    socket::{self, Talk},
 };
-
-use crate::{Gateway, closing::Reason, connections::Link, inbound::Inbound, metrics::count, receive};
-
-/// How long a client that sent something unreadable has to read why, before what it still sends resets the connection.
-const LINGER: Duration = Duration::from_millis(500);
-/// A close after lost contact to the revocations is spread over this part of the grace period.
-const SPREAD: u32 = 10;
 
 /// A connection that is registered. Dropping it takes it out again, however it ended.
 pub struct Session {
     gateway: Arc<Gateway>,
     link: Arc<Link>,
     holder: Holder,
+    _place: Option<Place>,
 }
 
 impl Session {
-    /// Holds the connection from now on.
-    pub fn new(gateway: Arc<Gateway>, link: Arc<Link>, holder: Holder) -> Self {
+    /// Holds the connection from now on, and its place among those of its address.
+    pub fn new(gateway: Arc<Gateway>, link: Arc<Link>, holder: Holder, place: Option<Place>) -> Self {
         gateway.connections.insert(link.clone());
         gateway.metrics.connections.inc();
-        Self { gateway, link, holder }
+        Self { gateway, link, holder, _place: place }
     }
 }
 
@@ -56,187 +55,108 @@ impl Drop for Session {
 
 /// Serves a connection until it ends.
 pub async fn run(session: Session, socket: WebSocket) {
-    let (gateway, link) = (&session.gateway, &session.link);
-    let (sink, stream) = socket.split();
-    let mut clocks = Clocks::start(&session);
-    let talk = async {
-        tokio::join!(write(gateway, link, sink), read(&session, stream, &mut clocks));
+    let (gateway, link) = (&*session.gateway, &*session.link);
+    let mut conversation = Conversation {
+        gateway,
+        link,
+        holder: &session.holder,
+        inbound: Inbound::new(session.gateway.clone(), session.link.clone()),
+        clocks: Clocks::start(gateway, session.holder.expires_at),
+        revocation: None,
+        stop: gateway.process.stop_token(),
     };
-    let slow = async {
-        link.outbound.overdue(&gateway.limits).await;
-        link.close(Reason::SlowConsumer);
-        std::future::pending::<()>().await;
-    };
-    let abandoned = async {
-        link.ended().await;
-        sleep(gateway.limits.stop_close).await;
-    };
-    tokio::select! {
-        () = talk => {}
-        () = slow => {}
-        () = abandoned => {}
-    }
+    let farewell = |reason| farewell(gateway, link, reason);
+    socket::run(&link.line, &gateway.limits, socket, &mut conversation, farewell).await;
 }
 
-/// Writes what waits, one flush for all of it; at the end says why, and closes.
-async fn write(gateway: &Gateway, link: &Link, mut sink: SplitSink<WebSocket, Message>) {
-    loop {
-        while let Some(message) = link.outbound.pop(&gateway.limits) {
-            if sink.feed(message).await.is_err() {
-                return link.close(Reason::Gone);
-            }
-        }
-        if sink.flush().await.is_err() {
-            return link.close(Reason::Gone);
-        }
-        if let Some(reason) = link.closing() {
-            if let Some(message) = link.outbound.pop(&gateway.limits) {
-                drop(sink.feed(message).await);
-                continue;
-            }
-            return say_goodbye(gateway, link, reason, &mut sink).await;
-        }
-        link.outbound.filled().await;
-    }
-}
-
-async fn say_goodbye(gateway: &Gateway, link: &Link, reason: Reason, sink: &mut SplitSink<WebSocket, Message>) {
-    if reason == Reason::Gone {
-        return;
-    }
-    let delay = gateway.part_of(gateway.limits.stop_reconnect_within);
+/// Why the connection ends, for its client.
+fn farewell(gateway: &Gateway, link: &Link, reason: Reason) -> Vec<Message> {
     let timestamp = gateway.clock.now().0;
-    let last = ServerFrame { request_id: String::new(), timestamp, payload: Some(reason.frame(delay)) };
-    let close = Message::Close(Some(CloseFrame { code: reason.code(), reason: reason.name().into() }));
-    for message in [link.encoding.encode(&last), close] {
-        if sink.feed(message).await.is_err() {
-            return;
-        }
-    }
-    if sink.flush().await.is_ok() && matches!(reason, Reason::FrameTooLarge | Reason::NotUtf8) {
-        sleep(LINGER).await;
-    }
+    let delay = gateway.part_of(gateway.limits.stop_reconnect_within);
+    let error = reason.error().map(|error| {
+        let code = platform::wire::codes(error.kind()).frame.to_owned();
+        Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details: None })
+    });
+    let frames = error.into_iter().chain([reason.frame(delay)]).map(|payload| {
+        link.encoding.encode(&ServerFrame { request_id: String::new(), timestamp, payload: Some(payload) })
+    });
+    frames.collect()
 }
 
-/// Takes frames and lets requests go on, until the other side has closed too.
-async fn read(session: &Session, mut stream: SplitStream<WebSocket>, clocks: &mut Clocks) {
-    let Session { gateway, link, holder } = session;
-    let mut inbound = Inbound::new(gateway.clone(), link.clone());
-    let mut revocation = std::pin::pin!(Fuse::terminated());
-    let stop = gateway.process.stop_token();
-    loop {
-        let wake = clocks.next(gateway, &inbound);
+/// What goes on between a client and this gateway.
+struct Conversation<'a> {
+    gateway: &'a Gateway,
+    link: &'a Link,
+    holder: &'a Holder,
+    inbound: Inbound,
+    clocks: Clocks,
+    /// Whether the session was revoked, while it is asked.
+    revocation: Option<BoxFuture<'a, Result<bool, Error>>>,
+    stop: CancellationToken,
+}
+
+impl Talk for Conversation<'_> {
+    fn early(&mut self, message: Message) {
+        match receive::read(self.link.encoding, &message) {
+            None => self.link.close(Reason::WrongFrameKind),
+            Some(received) => self.inbound.too_early(received),
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match receive::read(self.link.encoding, &message) {
+            None => self.link.close(Reason::WrongFrameKind),
+            Some(received) if self.clocks.is_stopping() || self.link.closing().is_some() => {
+                self.inbound.turn_away(received);
+            }
+            Some(received) => self.inbound.take(received),
+        }
+    }
+
+    async fn progress(&mut self) {
+        if self.clocks.is_stopping() && self.inbound.is_idle() {
+            self.link.close(Reason::ServerShutdown);
+        }
+        let wake = self.clocks.next(self.gateway, self.inbound.last_heartbeat());
+        let is_open = self.link.closing().is_none();
+        let is_asked = self.revocation.is_some();
         tokio::select! {
-            frame = stream.next() => match frame {
-                // After a close frame the stream goes on until our answer is out.
-                Some(Ok(Message::Close(_) | Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => match receive::read(link.encoding, &message) {
-                    None => link.close(Reason::WrongFrameKind),
-                    Some(received) if clocks.stop_by.is_some() || link.closing().is_some() => inbound.turn_away(received),
-                    Some(received) => inbound.take(received),
-                },
-                Some(Err(error)) => return link.close(broken(error)),
-                None => return link.close(Reason::Gone),
-            },
-            Some(()) = inbound.progress() => {}
-            known = &mut revocation => clocks.revocation_known(session, known),
-            () = sleep_until(wake), if link.closing().is_none() => {
-                if clocks.is_check_due() {
-                    clocks.check_at = Instant::now() + gateway.limits.revocation_check;
-                    revocation.set(gateway.revocations.is_revoked(&holder.token_id, holder.session).fuse());
-                }
-                if let Some(reason) = clocks.reason(gateway, &inbound) {
-                    link.close(reason);
-                }
+            Some(()) = self.inbound.progress() => {}
+            known = answer(&mut self.revocation), if is_asked => self.checked(&known),
+            () = sleep_until(wake), if is_open => self.look(),
+            () = self.stop.cancelled(), if !self.clocks.is_stopping() => {
+                self.clocks.stop_by(Instant::now() + self.gateway.limits.stop_answers);
             }
-            () = stop.cancelled(), if clocks.stop_by.is_none() => {
-                clocks.stop_by = Some(Instant::now() + gateway.limits.stop_answers);
-            }
-        }
-        if clocks.stop_by.is_some() && inbound.is_idle() {
-            link.close(Reason::ServerShutdown);
+            else => std::future::pending().await,
         }
     }
 }
 
-/// Why a socket can't be read any more.
-fn broken(error: axum::Error) -> Reason {
-    match error.into_inner().downcast::<SocketError>().map(|error| *error) {
-        Ok(SocketError::Capacity(CapacityError::MessageTooLong { .. })) => Reason::FrameTooLarge,
-        Ok(SocketError::Utf8(_)) => Reason::NotUtf8,
-        Ok(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Reason::Gone,
-        Ok(SocketError::Protocol(_)) => Reason::ProtocolError,
-        Ok(_) | Err(_) => Reason::Gone,
-    }
-}
-
-/// What ends a connection by time.
-struct Clocks {
-    expires_at: Instant,
-    too_old_at: Instant,
-    check_at: Instant,
-    /// Since when nobody could say whether the session was revoked.
-    unknown_since: Option<Instant>,
-    /// How long that is bearable.
-    grace: Duration,
-    /// When a stopping gateway waits no longer for answers.
-    stop_by: Option<Instant>,
-}
-
-impl Clocks {
-    fn start(session: &Session) -> Self {
-        let (gateway, now) = (&session.gateway, Instant::now());
-        let limits = &gateway.limits;
-        let left = session.holder.expires_at.since(gateway.clock.now());
-        Self {
-            expires_at: now + left,
-            too_old_at: now + limits.connection_age - gateway.part_of(limits.connection_age / 10),
-            check_at: now + limits.revocation_check,
-            unknown_since: None,
-            grace: limits.revocation_grace + gateway.part_of(limits.revocation_grace / SPREAD),
-            stop_by: None,
-        }
-    }
-
-    fn idle_at(gateway: &Gateway, inbound: &Inbound) -> Instant {
-        inbound.last_heartbeat() + gateway.limits.heartbeat_interval * 2
-    }
-
-    fn next(&self, gateway: &Gateway, inbound: &Inbound) -> Instant {
-        let always = [self.expires_at, self.too_old_at, self.check_at].into_iter();
-        let sometimes = self.stop_by.into_iter().chain(self.unknown_since.map(|since| since + self.grace));
-        always.chain(sometimes).fold(Self::idle_at(gateway, inbound), Instant::min)
-    }
-
-    fn is_check_due(&self) -> bool {
-        self.check_at <= Instant::now()
-    }
-
-    fn reason(&self, gateway: &Gateway, inbound: &Inbound) -> Option<Reason> {
+impl Conversation<'_> {
+    fn look(&mut self) {
         let now = Instant::now();
-        if self.stop_by.is_some_and(|stop_by| stop_by <= now) {
-            Some(Reason::ServerShutdown)
-        } else if self.expires_at <= now {
-            Some(Reason::TokenExpired)
-        } else if Self::idle_at(gateway, inbound) <= now {
-            Some(Reason::IdleTimeout)
-        } else if self.too_old_at <= now {
-            Some(Reason::MaximumAge)
-        } else if self.unknown_since.is_some_and(|since| since + self.grace <= now) {
-            Some(Reason::RevocationUnknown)
-        } else {
-            None
+        if self.clocks.takes_check(self.gateway, now) {
+            self.revocation = Some(self.gateway.revocations.is_revoked(&self.holder.token_id, self.holder.session));
+        }
+        if let Some(reason) = self.clocks.reason(self.gateway, self.inbound.last_heartbeat(), now) {
+            self.link.close(reason);
         }
     }
 
-    fn revocation_known(&mut self, session: &Session, known: Result<bool, Error>) {
-        match known {
-            Ok(false) => self.unknown_since = None,
-            Ok(true) => session.link.close(Reason::SessionRevoked),
-            Err(error) => {
-                self.unknown_since.get_or_insert_with(Instant::now);
-                tracing::debug!(connection.id = %session.link.record.id, "revocations can't be looked up: {error}");
-            }
+    fn checked(&mut self, known: &Result<bool, Error>) {
+        self.revocation = None;
+        if let Err(error) = known {
+            tracing::debug!(connection.id = %self.link.record.id, "revocations can't be looked up: {error}");
         }
+        if let Some(reason) = self.clocks.checked(known, Instant::now()) {
+            self.link.close(reason);
+        }
+    }
+}
+
+async fn answer(asked: &mut Option<BoxFuture<'_, Result<bool, Error>>>) -> Result<bool, Error> {
+    match asked {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
     }
 }

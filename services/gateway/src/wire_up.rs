@@ -9,17 +9,19 @@ use domain::{
     route::GatewayId,
 };
 use platform::{Process, Secret, grpc::InternalToken, tokens::Verifier};
-use proto::messaging::v1::delivery_server::DeliveryServer;
+use proto::messaging::v1::{connections_server::ConnectionsServer, delivery_server::DeliveryServer};
 
 use crate::{
     Gateway,
+    addresses::Addresses,
     config::Settings,
     connections::{self, Connections},
     deliver::Deliver,
     handshake,
     ingest::Ingest,
-    limits::{Buckets, Windows},
+    limits::{Buckets, Rate, Windows},
     metrics::Metrics,
+    replace::Replace,
 };
 
 /// The systems behind gateway.
@@ -67,6 +69,7 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
     let limits = Arc::new(settings.limits);
     let metrics = process.metrics(Metrics::register);
     metrics.connections_limit.set(i64::try_from(limits.connection_maximum).unwrap_or(i64::MAX));
+    let per_user = limits.send_per_user.max(limits.send_rate);
     let ingest = Arc::new(Ingest::new(settings.ingest, &token, &limits, &metrics.breakers_open)?);
     let gateway = Arc::new(Gateway {
         id,
@@ -75,8 +78,16 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
         verifier: verifier.clone(),
         ingest: ingest.clone(),
         connections: Connections::default(),
-        sends: Buckets::new(limits.send_rate, limits.send_burst),
-        newcomers: Windows::new(limits.connection_new_per_user, limits.connection_new_within),
+        addresses: Addresses::new(&limits),
+        trusted_proxy_hops: settings.trusted_proxy_hops,
+        token: token.clone(),
+        sends: Buckets::new(Rate::new(limits.send_rate, limits.send_burst), "too many messages to this chat"),
+        senders: Buckets::new(Rate::new(per_user, per_user.saturating_mul(2)), "too many messages of this user"),
+        newcomers: Windows::new(
+            limits.connection_new_per_user,
+            limits.connection_new_within,
+            "too many new connections",
+        ),
         metrics,
         clock: process.clock(),
         ids,
@@ -87,7 +98,9 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
     process.spawn("gateway finds ingest", ingest.follow(process.clone(), process.gate("ingest")));
     process.spawn("gateway announces itself", connections::announce(gateway.clone()));
     let delivery = DeliveryServer::with_interceptor(Deliver::new(gateway.clone()), token.require());
-    process.serve_grpc("gateway delivery", listener, tonic::service::Routes::new(delivery));
+    let replace = ConnectionsServer::with_interceptor(Replace(gateway.clone()), token.require());
+    let services = tonic::service::Routes::new(delivery).add_service(replace);
+    process.serve_grpc("gateway delivery", listener, services);
     tracing::info!(gateway.id = %gateway.id, "gateway {} takes deliveries", gateway.id);
     Ok(Running { http: handshake::router(gateway.clone()), grpc, gateway })
 }

@@ -7,6 +7,7 @@ mod group;
 mod journeys;
 mod people;
 mod processes;
+mod protocol;
 mod readme;
 mod refuse;
 mod start;

@@ -103,7 +103,7 @@ async fn a_handshake_without_a_good_token_is_refused() -> anyhow::Result<()> {
     let forged = format!("{}x", &good[..good.len() - 4]);
     let device = ("x-device-id", "e77ffe48-d0a6-4c17-9556-585ea997f351");
     for (name, path, headers, expected) in [
-        ("no token", "/v1/ws", vec![device], 400),
+        ("no token", "/v1/ws", vec![device], 401),
         ("a forged token", "/v1/ws", vec![("authorization", forged.as_str()), device], 401),
         ("no token at all in it", "/v1/ws", vec![("authorization", "Bearer x"), device], 401),
         ("no device", "/v1/ws", vec![("authorization", good.as_str())], 400),

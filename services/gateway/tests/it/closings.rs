@@ -43,6 +43,28 @@ async fn the_same_device_again_ends_the_older_connection() {
 }
 
 #[tokio::test]
+async fn the_same_device_on_another_gateway_ends_the_older_connection() {
+    let world = World::new().await;
+    let (user, device) = (user(), device());
+    let mut older = world.connect_as(user, &device, None).await;
+    let mut sibling = world.connect(user).await;
+    let (process, address) = world.second_gateway().await;
+    let first = world.address;
+    let world = world.at(address);
+    let mut newer = world.connect_as(user, &device, None).await;
+    assert_eq!(older.closing().await, closed("duplicate_connection", 4010));
+    for client in [&mut newer, &mut sibling] {
+        client.ask("b", Ask::Heartbeat(Heartbeat::default())).await;
+        assert!(matches!(client.next().await.payload, Some(Payload::HeartbeatAck(_))), "this one stays");
+    }
+    // And back again.
+    let world = world.at(first);
+    let _newest = world.connect_as(user, &device, None).await;
+    assert_eq!(newer.closing().await, closed("duplicate_connection", 4010));
+    process.shut_down().await;
+}
+
+#[tokio::test]
 async fn silence_ends_a_connection() {
     let world = World::with(Limits { heartbeat_interval: Duration::from_millis(50), ..roomy() }).await;
     assert_eq!(world.connect(user()).await.closing().await, closed("idle_timeout", 4008));
@@ -53,13 +75,14 @@ async fn an_expired_token_ends_a_connection() {
     let world = World::new().await;
     let token = world.sign(&World::claims(user(), 2));
     let mut client = world.connect_with(&token, &device(), None).await;
+    assert_eq!(client.error("").await.code, "UNAUTHORIZED", "the error comes before the end");
     assert_eq!(client.closing().await, closed("token_expired", 4001));
 }
 
 #[tokio::test]
 async fn age_ends_a_connection() {
     let world = World::with(Limits { connection_age: Duration::from_millis(50), ..roomy() }).await;
-    assert_eq!(world.connect(user()).await.closing().await, closed("maximum_age", 1001));
+    assert_eq!(world.connect(user()).await.closing().await, closed("server_shutdown", 1001));
 }
 
 #[tokio::test]

@@ -212,7 +212,7 @@ async fn a_slow_client_is_warned_and_closed_after_the_grace_period() {
         push.content = "x".repeat(4096);
         let answer = delivery.send(to(&[reader], Push::Message(push))).await;
         assert_eq!(answer.outcome(), Outcome::Delivered, "warned before it is full");
-        if link.outbound.warned_at().is_some() {
+        if link.line.outbound.warned_at().is_some() {
             break;
         }
     }

@@ -38,7 +38,7 @@ async fn every_bad_handshake_has_its_answer() {
     let bearer = |token: &str| ("authorization", format!("Bearer {token}"));
     let id = ("x-device-id", device.clone());
     let cases = [
-        ("/v1/ws", vec![id.clone()], 400, "invalid_request"),
+        ("/v1/ws", vec![id.clone()], 401, "invalid_token"),
         ("/v1/ws", vec![bearer(&token)], 400, "invalid_request"),
         ("/v1/ws", vec![bearer(&token), ("x-device-id", "phone".into())], 400, "invalid_request"),
         ("/v1/ws", vec![("authorization", "Basic x".into()), id.clone()], 400, "invalid_request"),

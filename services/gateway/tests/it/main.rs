@@ -5,6 +5,8 @@
 mod closings;
 mod deliveries;
 mod handshakes;
+mod hostile;
+mod limits;
 mod real;
 mod requests;
 mod world;

@@ -30,7 +30,6 @@ use platform::{
     tokens::{AUDIENCE, Claims, ISSUER},
     wire,
 };
-use prost::Message as _;
 use proto::{
     frames,
     messaging::v1::{
@@ -66,6 +65,16 @@ pub(crate) struct World {
     key: EncodingKey,
     pub(crate) folder: PathBuf,
     pub(crate) at_ingest: SocketAddr,
+    /// The subprotocol that its clients ask for.
+    protocol: &'static str,
+}
+
+/// Runs a test with JSON frames, and again with protobuf frames (D2.2).
+pub(crate) async fn in_both(test: impl AsyncFn(&'static str)) {
+    for protocol in [frames::JSON, frames::PROTOBUF] {
+        eprintln!("clients speak {protocol}");
+        test(protocol).await;
+    }
 }
 
 impl Drop for World {
@@ -76,7 +85,14 @@ impl Drop for World {
 
 /// Limits that stay out of the way of what a test is about.
 pub(crate) fn roomy() -> Limits {
-    Limits { connection_new_per_user: 10_000, connection_per_user: 100, ..Limits::default() }
+    Limits {
+        connection_new_per_user: 10_000,
+        connection_per_user: 100,
+        connection_per_ip: 10_000,
+        connection_attempts_per_ip: 10_000,
+        sync_burst: 100,
+        ..Limits::default()
+    }
 }
 
 impl World {
@@ -122,7 +138,27 @@ impl World {
         process.serve_http("clients", listener, running.http.clone());
         eventually("ready", || process.not_ready().is_empty()).await;
         let key = EncodingKey::from_ed_der(pkcs8.as_ref());
-        Self { process, running, address, ingest, ingest_process, registry, revocations, token, key, folder, at_ingest }
+        let protocol = frames::JSON;
+        Self {
+            process,
+            running,
+            address,
+            ingest,
+            ingest_process,
+            registry,
+            revocations,
+            token,
+            key,
+            folder,
+            at_ingest,
+            protocol,
+        }
+    }
+
+    /// The same with clients that speak another encoding.
+    pub(crate) fn speaking(mut self, protocol: &'static str) -> Self {
+        self.protocol = protocol;
+        self
     }
 
     pub(crate) fn claims(user: UserId, lifetime: i64) -> Claims {
@@ -146,7 +182,7 @@ impl World {
 
     /// Connects a new device of the user, and takes the first frame.
     pub(crate) async fn connect(&self, user: UserId) -> Client {
-        self.connect_as(user, &device(), Some(frames::JSON)).await
+        self.connect_as(user, &device(), Some(self.protocol)).await
     }
 
     pub(crate) async fn connect_as(&self, user: UserId, device: &str, protocol: Option<&'static str>) -> Client {
@@ -191,6 +227,21 @@ impl World {
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Starts a second gateway on the same systems; returns it with where its clients connect.
+    pub(crate) async fn second_gateway(&self) -> (Process, SocketAddr) {
+        let ports = Ports { registry: self.registry.clone(), revocations: self.revocations.clone() };
+        let redis = adapters::redis::Config::new("redis://unused", "");
+        let settings = Settings {
+            limits: roomy(),
+            ..Settings::on_loopback(redis, self.folder.clone(), vec![self.at_ingest.to_string()])
+        };
+        let process = Process::new();
+        let running = wire_up::start_on(ports, settings, &process).await.expect("started");
+        let (listener, address) = process.bind("--listen", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bound");
+        process.serve_http("clients", listener, running.http);
+        (process, address)
     }
 
     /// The same with the clients' address of another gateway.
@@ -248,7 +299,7 @@ impl Client {
     pub(crate) async fn ask(&mut self, request_id: &str, payload: Ask) {
         let frame = ClientFrame { request_id: request_id.into(), payload: Some(payload) };
         let message = if self.is_binary {
-            Message::Binary(frame.encode_to_vec().into())
+            Message::Binary(frames::client_to_protobuf(&frame).into())
         } else {
             Message::Text(frames::client_to_json(&frame).into())
         };
@@ -266,6 +317,23 @@ impl Client {
         self.socket.send(Message::Text(text.into())).await.expect("sent");
     }
 
+    /// Sends what is no frame, in the form that was agreed.
+    pub(crate) async fn nonsense(&mut self) {
+        let nonsense =
+            if self.is_binary { Message::Binary(vec![0xff; 7].into()) } else { Message::Text("nonsense".into()) };
+        self.socket.send(nonsense).await.expect("sent");
+    }
+
+    /// Sends a frame of a type that nobody knows.
+    pub(crate) async fn wave(&mut self) {
+        let wave = if self.is_binary {
+            Message::Binary(b"\x0a\x01r\x9a\x06\x00".to_vec().into())
+        } else {
+            Message::Text(r#"{"type":"wave","request_id":"r","payload":{}}"#.into())
+        };
+        self.socket.send(wave).await.expect("sent");
+    }
+
     /// The next frame that is not a close.
     pub(crate) async fn next(&mut self) -> ServerFrame {
         match self.next_or_close().await {
@@ -277,7 +345,7 @@ impl Client {
     pub(crate) async fn next_or_close(&mut self) -> Result<ServerFrame, u16> {
         match timeout(PATIENCE, self.socket.next()).await.expect("in time").expect("a frame").expect("a frame") {
             Message::Text(text) => Ok(frames::server_from_json(text.as_str()).expect("a frame")),
-            Message::Binary(bytes) => Ok(ServerFrame::decode(bytes).expect("a frame")),
+            Message::Binary(bytes) => Ok(frames::server_from_protobuf(&bytes).expect("a frame")),
             Message::Close(frame) => Err(frame.map_or(1005, |frame| frame.code.into())),
             other => panic!("unexpected: {other:?}"),
         }

@@ -1,0 +1,8 @@
+//! Frames of clients as JSON, from any bytes.
+
+#![no_main]
+
+#[path = "../../proto/tests/it/properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::client_json(bytes));

@@ -1,0 +1,10 @@
+//! The protocol of the WebSocket, id by id: each rule with JSON frames and with protobuf frames.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test that sees another frame has failed")]
+
+mod errors;
+mod handshake;
+mod messages;
+mod pressure;
+mod speaker;
+mod tokens;

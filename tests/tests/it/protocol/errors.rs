@@ -1,0 +1,210 @@
+//! WS-E: what is refused, how, and that the connection stays.
+
+use std::collections::BTreeSet;
+
+use proto::messaging::v1::{
+    Ack, ChatCursor, Heartbeat, SendMessage, SyncHeads, SyncRequest, client_frame::Payload as Ask,
+    server_frame::Payload,
+};
+use tests::{client::Client, world::World};
+
+use super::speaker::{BOTH, Speaker, new_id, text};
+
+const UNKNOWN: &str = "chat_01KKNTQ2BCF5KZNWJ47TAN9ZT2";
+/// The codes that clients are told of (websocket-protocol §6, and the notice of a version's end).
+const DOCUMENTED: [&str; 15] = [
+    "INVALID_MESSAGE",
+    "UNAUTHORIZED",
+    "FORBIDDEN",
+    "NOT_A_MEMBER",
+    "NOT_FOUND",
+    "MESSAGE_TOO_LARGE",
+    "INVALID_CONTENT_TYPE",
+    "INVALID_ENCODING",
+    "INVALID_CONTENT",
+    "RATE_LIMITED",
+    "SLOW_CONSUMER",
+    "SERVER_BUSY",
+    "INTERNAL_ERROR",
+    "SERVICE_UNAVAILABLE",
+    "VERSION_DEPRECATED",
+];
+
+async fn two(world: &World) -> anyhow::Result<(Client, Client, String)> {
+    let (ana, ben) = (world.client("+12025550100").await?, world.client("+12025550101").await?);
+    let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
+    Ok((ana, ben, chat))
+}
+
+/// Requests with one fault each: what is wrong, the request, and the code that it gets.
+fn faults(chat: &str) -> Vec<(&'static str, Ask, &'static str)> {
+    let send = |change: fn(&mut SendMessage)| {
+        let mut send = text(chat, "hi");
+        change(&mut send);
+        Ask::SendMessage(send)
+    };
+    let cursor = |chat_id: &str| ChatCursor { chat_id: chat_id.to_owned(), last_sequence: 0 };
+    let sync =
+        |limit, after| Ask::SyncRequest(SyncRequest { chat_id: chat.to_owned(), last_acked_sequence: after, limit });
+    vec![
+        ("no content", send(|it| it.content.clear()), "INVALID_MESSAGE"),
+        ("an id that is no UUID", send(|it| it.client_message_id = "7".into()), "INVALID_MESSAGE"),
+        ("no id", send(|it| it.client_message_id.clear()), "INVALID_MESSAGE"),
+        ("no chat", send(|it| it.chat_id.clear()), "INVALID_MESSAGE"),
+        ("an id of another kind", send(|it| it.chat_id = it.chat_id.replace("chat_", "user_")), "INVALID_MESSAGE"),
+        ("an unknown chat", send(|it| it.chat_id = UNKNOWN.into()), "NOT_A_MEMBER"),
+        ("another content type", send(|it| it.content_type = "text/html".into()), "INVALID_CONTENT_TYPE"),
+        ("a NUL", send(|it| it.content = "a\0b".into()), "INVALID_CONTENT"),
+        ("content above the limit", send(|it| it.content = "x".repeat(4097)), "MESSAGE_TOO_LARGE"),
+        ("a page of nothing", sync(Some(0), 0), "INVALID_MESSAGE"),
+        ("a sequence above 2^53", sync(None, 1 << 53), "INVALID_MESSAGE"),
+        ("heads of too many", Ask::SyncHeads(SyncHeads { chats: vec![cursor(UNKNOWN); 51] }), "INVALID_MESSAGE"),
+        ("heads of no chat", Ask::SyncHeads(SyncHeads { chats: vec![cursor("x")] }), "INVALID_MESSAGE"),
+        ("too many open chats", Ask::Heartbeat(Heartbeat { open_chats: vec![cursor(UNKNOWN); 21] }), "INVALID_MESSAGE"),
+    ]
+}
+
+#[tokio::test]
+async fn ws_e_01_a_frame_that_is_none_is_refused_and_the_connection_stays() -> anyhow::Result<()> {
+    let world = World::start_with(&["--frame-invalid=1000", "--sync-burst=1000"]).await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        for (name, ask, code) in faults(&chat) {
+            speaker.ask("r-1", ask).await?;
+            let error = speaker.error("r-1").await?;
+            assert_eq!(error.code, code, "{protocol}: {name}");
+            assert!(!error.message.is_empty(), "{name}");
+        }
+        // What has no request id, or none that can be read, is told to nobody in particular.
+        speaker.raw_bytes("{", &[0xff; 5]).await?;
+        assert_eq!(speaker.error("").await?.code, "INVALID_MESSAGE", "{protocol}: unparsable");
+        speaker.raw_bytes(r#"{"payload":{}}"#, b"").await?;
+        assert_eq!(speaker.error("").await?.code, "INVALID_MESSAGE", "{protocol}: no type");
+        for request in ["", "no spaces please", &"x".repeat(37)] {
+            speaker.ask(request, Ask::SendMessage(text(&chat, "hi"))).await?;
+            assert_eq!(speaker.error("").await?.code, "INVALID_MESSAGE", "{protocol}: request id {request:?}");
+        }
+        for ack in [(0, None), (1 << 53, None), (1, Some(2))] {
+            let ack = Ack { chat_id: chat.clone(), last_acked_sequence: ack.0, last_read_sequence: ack.1 };
+            speaker.ask("x", Ask::Ack(ack.clone())).await?;
+            assert_eq!(speaker.error("").await?.code, "INVALID_MESSAGE", "{protocol}: {ack:?}");
+        }
+        let negative = format!(r#"{{"type":"ack","payload":{{"chat_id":"{chat}","last_acked_sequence":-1}}}}"#);
+        // As protobuf, −1 is the largest of all numbers.
+        let huge = Ack { chat_id: chat.clone(), last_acked_sequence: u64::MAX, last_read_sequence: None };
+        let frame = proto::messaging::v1::ClientFrame { request_id: String::new(), payload: Some(Ask::Ack(huge)) };
+        speaker.raw_bytes(&negative, &proto::frames::client_to_protobuf(&frame)).await?;
+        assert_eq!(speaker.error("").await?.code, "INVALID_MESSAGE", "{protocol}: a negative ack");
+        speaker.nothing_before_this_heartbeat().await?;
+    }
+    assert!(ana.rest().history(&chat).await?.is_empty(), "nothing that was refused is stored");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_e_02_content_ends_at_4096_bytes() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let family = "👨‍👩‍👧‍👦";
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        for content in ["x".repeat(4097), "é".repeat(2049), family.repeat(4096 / family.len() + 1)] {
+            speaker.ask("long", Ask::SendMessage(text(&chat, &content))).await?;
+            assert_eq!(speaker.error("long").await?.code, "MESSAGE_TOO_LARGE", "{protocol}");
+        }
+        let fits = ["x".repeat(4096), "é".repeat(2048), family.repeat(4096 / family.len()), family.to_owned()];
+        for content in fits {
+            let place = speaker.say(&chat, &content).await?.sequence;
+            let stored = ana.rest().history(&chat).await?;
+            let item = stored.iter().find(|item| item.sequence == place);
+            assert_eq!(item.map(|item| item.content.as_str()), Some(content.as_str()), "{protocol}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_e_03_an_unknown_type_is_logged_and_not_answered() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let ana = world.client("+12025550100").await?;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        // As protobuf a payload 99, as a later version may have it.
+        speaker.raw_bytes(r#"{"type":"wave","request_id":"r","payload":{}}"#, b"\x0a\x01r\x9a\x06\x00").await?;
+        speaker.nothing_before_this_heartbeat().await?;
+    }
+    let log = std::fs::read_to_string(world.log_path())?;
+    assert_eq!(log.lines().filter(|line| line.contains("unknown frame type")).count(), 2, "one for each");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_e_04_who_sends_too_fast_is_refused_and_takes_no_place() -> anyhow::Result<()> {
+    // As a platform has it: 10 a second, 20 at once.
+    let world = World::start_with(&["--send-rate=10", "--send-burst=20"]).await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let mut places = 0;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        for number in 0..60 {
+            speaker.ask(&format!("r-{number}"), Ask::SendMessage(text(&chat, "hi"))).await?;
+        }
+        let (mut refused, mut answered) = (0, 0);
+        while answered < 60 {
+            let frame = speaker.frame().await?;
+            answered += u32::from(!frame.request_id.is_empty());
+            match frame.payload {
+                Some(Payload::SendMessageAck(ack)) => {
+                    assert_eq!(ack.sequence, places + 1, "a refused one takes no place");
+                    places = ack.sequence;
+                }
+                // Of the connection before, which is another device.
+                Some(Payload::Message(_)) => {}
+                Some(Payload::Error(error)) => {
+                    let retry_after = error.details.and_then(|details| details.retry_after_seconds);
+                    assert_eq!((&*error.code, retry_after), ("RATE_LIMITED", Some(1)), "{protocol}");
+                    refused += 1;
+                }
+                other => anyhow::bail!("{other:?}"),
+            }
+        }
+        assert!(refused > 0, "{protocol}: sixty at once are too many");
+    }
+    assert_eq!(ana.rest().history(&chat).await?.len() as u64, places);
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_e_05_only_documented_codes_come() -> anyhow::Result<()> {
+    let flags = ["--frame-invalid=1000", "--inbound-requests=4", "--send-rate=10", "--send-burst=20"];
+    let world = World::start_with(&flags).await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let mut seen = BTreeSet::new();
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let asks = faults(&chat).into_iter().map(|(_, ask, _)| ask);
+        let floods = (0..60).map(|_| Ask::SendMessage(text(&chat, "hi")));
+        let pages = (0..60).map(|_| Ask::SyncRequest(SyncRequest { chat_id: chat.clone(), ..SyncRequest::default() }));
+        let mut open = BTreeSet::from(["r".to_owned()]);
+        for ask in asks.chain(floods).chain(pages) {
+            let request = new_id();
+            speaker.ask(&request, ask).await?;
+            open.insert(request);
+        }
+        let no_content = r#"{"type":"send_message","request_id":"r","payload":{}}"#;
+        speaker.raw_bytes(no_content, b"\x0a\x01r\x52\x04\x1a\x02\xff\xfe").await?;
+        while !open.is_empty() {
+            let frame = speaker.frame().await?;
+            if let Some(Payload::Error(error)) = frame.payload {
+                assert!(DOCUMENTED.contains(&error.code.as_str()), "{protocol}: {error:?}");
+                seen.insert(error.code);
+            }
+            open.remove(&frame.request_id);
+        }
+    }
+    for code in ["INVALID_MESSAGE", "NOT_A_MEMBER", "MESSAGE_TOO_LARGE", "RATE_LIMITED", "INVALID_ENCODING"] {
+        assert!(seen.contains(code), "{code} was not provoked: {seen:?}");
+    }
+    Ok(())
+}

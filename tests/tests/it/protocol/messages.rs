@@ -1,0 +1,226 @@
+//! WS-M: what goes on between people who are connected.
+
+use std::collections::HashMap;
+
+use proto::messaging::v1::{
+    ChatCursor, Heartbeat, SyncHeads, SyncRequest, client_frame::Payload as Ask, server_frame::Payload,
+};
+use tests::{client::Client, world::World};
+
+use super::speaker::{BOTH, Speaker, new_id, text};
+
+/// Two people and their chat.
+async fn two(world: &World) -> anyhow::Result<(Client, Client, String)> {
+    let (ana, ben) = (world.client("+12025550100").await?, world.client("+12025550101").await?);
+    let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
+    Ok((ana, ben, chat))
+}
+
+/// The place of the last message, as a member sees it.
+async fn head(speaker: &mut Speaker, chat: &str) -> anyhow::Result<u64> {
+    let chats = vec![ChatCursor { chat_id: chat.to_owned(), last_sequence: 0 }];
+    speaker.ask("head", Ask::SyncHeads(SyncHeads { chats })).await?;
+    match speaker.answer("head").await? {
+        Payload::SyncHeadsResponse(heads) if heads.chats.len() == 1 => Ok(heads.chats[0].current_sequence),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn ws_m_01_messages_of_one_chat_get_rising_places() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let mut last = 0;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        for number in 0..20 {
+            let ack = speaker.say(&chat, &format!("number {number}")).await?;
+            assert_eq!(ack.sequence, last + 1, "{protocol}");
+            last = ack.sequence;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_02_the_same_id_again_gets_the_same_place_and_message() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let send = text(&chat, "once");
+    let mut acks = Vec::new();
+    for protocol in BOTH {
+        // Also over another connection, and in the other encoding.
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        for request in ["one", "two"] {
+            speaker.ask(request, Ask::SendMessage(send.clone())).await?;
+            let Payload::SendMessageAck(ack) = speaker.answer(request).await? else { anyhow::bail!("no ack") };
+            acks.push(ack);
+        }
+    }
+    assert!(acks.iter().all(|ack| *ack == acks[0]), "{acks:?}");
+    assert_eq!(ana.rest().history(&chat).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_03_an_ack_repeats_the_ids_of_what_it_acknowledges() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let send = text(&chat, "hi");
+        speaker.ask("r", Ask::SendMessage(send.clone())).await?;
+        let Payload::SendMessageAck(ack) = speaker.answer("r").await? else { anyhow::bail!("no ack") };
+        assert_eq!((ack.client_message_id, ack.chat_id), (send.client_message_id, chat.clone()), "{protocol}");
+        assert!(ack.message_id.starts_with("msg_") && ack.created_at > 0, "{}", ack.message_id);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_04_each_of_many_requests_gets_its_own_answer() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    for protocol in BOTH {
+        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let cursor = ChatCursor { chat_id: chat.clone(), last_sequence: 0 };
+        let mut open = HashMap::new();
+        for _ in 0..5 {
+            let asks = [
+                ("send", Ask::SendMessage(text(&chat, "hi"))),
+                ("page", Ask::SyncRequest(SyncRequest { chat_id: chat.clone(), ..SyncRequest::default() })),
+                ("heads", Ask::SyncHeads(SyncHeads { chats: vec![cursor.clone()] })),
+                ("beat", Ask::Heartbeat(Heartbeat { open_chats: vec![cursor.clone()] })),
+                ("fault", Ask::SendMessage(text(&chat, ""))),
+            ];
+            for (kind, ask) in asks {
+                let request = new_id();
+                speaker.ask(&request, ask).await?;
+                open.insert(request, kind);
+            }
+        }
+        while !open.is_empty() {
+            let frame = speaker.frame().await?;
+            let kind = open.remove(&frame.request_id);
+            let fits = match &frame.payload {
+                Some(Payload::SendMessageAck(_)) => kind == Some("send"),
+                Some(Payload::SyncResponse(_)) => kind == Some("page"),
+                Some(Payload::SyncHeadsResponse(_)) => kind == Some("heads"),
+                Some(Payload::HeartbeatAck(_)) => kind == Some("beat"),
+                Some(Payload::Error(_)) => kind == Some("fault"),
+                _ => kind.is_none() && frame.request_id.is_empty(),
+            };
+            assert!(fits, "{protocol}: {kind:?} was answered by {frame:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_05_a_page_is_in_order() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, ben, chat) = two(&world).await?;
+    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+    for number in 1..=30 {
+        writer.say(&chat, &format!("number {number}")).await?;
+    }
+    for protocol in BOTH {
+        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let page = reader.page(&chat, 10, None).await?;
+        let places: Vec<u64> = page.messages.iter().map(|item| item.sequence).collect();
+        assert_eq!(places, (11..=30).collect::<Vec<u64>>(), "{protocol}");
+        assert_eq!((page.has_more, page.next_sequence), (false, None));
+        assert!(page.messages.iter().all(|item| item.client_message_id.is_none()), "not ours to know");
+        let beyond = reader.page(&chat, 30, None).await?;
+        assert!(beyond.messages.is_empty() && !beyond.has_more);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_06_pages_together_are_complete() -> anyhow::Result<()> {
+    let world = World::start_with(&["--sync-burst=1000"]).await?;
+    let (ana, ben, chat) = two(&world).await?;
+    let mut writer = Speaker::connect(&world, &ana, BOTH[1]).await?;
+    // Long ones, so that the bytes of a page end it before its limit does.
+    for number in 1..=250_u32 {
+        let content = if number.is_multiple_of(2) { "\"".repeat(4096) } else { format!("number {number}") };
+        writer.say(&chat, &content).await?;
+    }
+    for protocol in BOTH {
+        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        for (limit, most) in [(None, 100), (Some(7), 7), (Some(500), 500), (Some(9000), 500)] {
+            let (mut places, mut after, mut pages) = (Vec::new(), 0, 0);
+            loop {
+                let page = reader.page(&chat, after, limit).await?;
+                assert!(page.messages.len() <= most, "{limit:?}: {}", page.messages.len());
+                places.extend(page.messages.iter().map(|item| item.sequence));
+                pages += 1;
+                match page.next_sequence {
+                    Some(next) => after = next - 1,
+                    None => break,
+                }
+                assert!(page.has_more);
+            }
+            assert_eq!(places, (1..=250).collect::<Vec<u64>>(), "{protocol} {limit:?}");
+            assert!(pages > 1, "{limit:?}: 512 KB are more than one page");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_07_nothing_answers_an_ack() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, ben, chat) = two(&world).await?;
+    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+    writer.say(&chat, "hi").await?;
+    for protocol in BOTH {
+        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        for (request, sequence) in [("", 1), ("will-be-ignored", 1), ("", 1_000_000)] {
+            reader.acknowledge(request, &chat, sequence).await?;
+            reader.nothing_before_this_heartbeat().await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_08_what_others_send_answers_nothing() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, ben, chat) = two(&world).await?;
+    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+    for protocol in BOTH {
+        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let ack = writer.say(&chat, "Meet at the north gate ☕").await?;
+        let frame = reader.frame().await?;
+        assert_eq!(frame.request_id, "", "{protocol}");
+        let Some(Payload::Message(message)) = frame.payload else { anyhow::bail!("{:?}", frame.payload) };
+        let expected = (ack.message_id, ack.sequence, ack.created_at, "Meet at the north gate ☕");
+        assert_eq!((message.message_id, message.sequence, message.created_at, &*message.content), expected);
+        let about = (message.sender_id.as_str(), message.chat_id.as_str(), message.content_type.as_str());
+        assert_eq!(about, (ana.user_id(), &*chat, "text/plain"));
+        assert_eq!(message.client_message_id, None, "not theirs to know");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_m_09_who_is_no_member_writes_nothing() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let (ana, _ben, chat) = two(&world).await?;
+    let eve = world.client("+12025550102").await?;
+    let mut member = Speaker::connect(&world, &ana, BOTH[0]).await?;
+    member.say(&chat, "before").await?;
+    for protocol in BOTH {
+        let mut outsider = Speaker::connect(&world, &eve, protocol).await?;
+        outsider.ask("r", Ask::SendMessage(text(&chat, "let me in"))).await?;
+        assert_eq!(outsider.error("r").await?.code, "NOT_A_MEMBER", "{protocol}");
+        let sync = SyncRequest { chat_id: chat.clone(), ..SyncRequest::default() };
+        outsider.ask("s", Ask::SyncRequest(sync)).await?;
+        assert_eq!(outsider.error("s").await?.code, "NOT_A_MEMBER", "{protocol}");
+        assert_eq!(head(&mut member, &chat).await?, 1, "the counter is as it was");
+    }
+    assert_eq!(member.say(&chat, "after").await?.sequence, 2);
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! WS-B: a client that does not read is warned, closed and healed, and nothing is dropped in silence.
+
+use std::collections::BTreeSet;
+
+use proto::messaging::v1::{client_frame::Payload as Ask, server_frame::Payload};
+use tests::{client::Client, world::World};
+
+use super::speaker::{BOTH, Got, Speaker, new_id, text};
+
+/// Pushes that may wait for a connection here: the warning comes above 380, the note in the log above 320.
+const QUEUE: &str = "--outbound-messages=400";
+/// Bytes are no matter in these tests, and nobody sends heartbeats.
+const FLAGS: [&str; 3] = [QUEUE, "--outbound-bytes=100000000", "--heartbeat-interval=5m"];
+/// Connections that write, so that messages are stored together.
+const WRITERS: usize = 8;
+/// Messages that are under way at once: the note in the log may come so much later.
+const BATCH: usize = 16;
+/// Kernels hold some megabytes for a client before gateway has to.
+const BATCHES: usize = 1000;
+
+async fn world(flags: &[&str]) -> anyhow::Result<World> {
+    World::start_with(&[&FLAGS, flags].concat()).await
+}
+
+/// A chat, who writes to it, who reads it, and who is connected to it and does not read.
+struct Scene {
+    chat: String,
+    ben: Client,
+    writers: Vec<Speaker>,
+    quick: Speaker,
+    slow: Speaker,
+    sent: u64,
+    log: std::path::PathBuf,
+    noted: usize,
+}
+
+impl Scene {
+    async fn set(world: &World, protocol: &str, number: usize) -> anyhow::Result<Self> {
+        let phone = |person: usize| format!("+1202555{:04}", 100 + 2 * number + person);
+        let (ana, ben) = (world.client(&phone(0)).await?, world.client(&phone(1)).await?);
+        let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
+        let mut writers = Vec::new();
+        for _ in 0..WRITERS {
+            writers.push(Speaker::connect(world, &ana, protocol).await?);
+        }
+        let quick = Speaker::connect(world, &ben, protocol).await?;
+        let slow = Speaker::connect_narrow(world, &ben, protocol).await?;
+        let log = world.log_path();
+        let mut scene = Self { chat, ben, writers, quick, slow, sent: 0, log, noted: 0 };
+        scene.noted = scene.notes()?;
+        Ok(scene)
+    }
+
+    /// Sends messages, and waits until they were pushed to all connections: the quick one has them.
+    async fn push(&mut self, count: usize) -> anyhow::Result<()> {
+        let asks: Vec<(usize, String)> = (0..count).map(|number| (number % WRITERS, new_id())).collect();
+        for (writer, request) in &asks {
+            let send = Ask::SendMessage(text(&self.chat, &"x".repeat(4096)));
+            self.writers[*writer].ask(request, send).await?;
+        }
+        for (writer, request) in &asks {
+            let answer = self.writers[*writer].answer(request).await?;
+            anyhow::ensure!(matches!(answer, Payload::SendMessageAck(_)), "{answer:?}");
+        }
+        let last = self.sent + count as u64;
+        while self.sent < last {
+            if let Some(Payload::Message(message)) = self.quick.frame().await?.payload {
+                self.sent = message.sequence;
+            }
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> anyhow::Result<usize> {
+        let log = std::fs::read_to_string(&self.log)?;
+        Ok(log.lines().filter(|line| line.contains("a client reads slowly")).count())
+    }
+
+    /// Sends until the log says that the slow one's queue is filled by 80 %.
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        for _ in 0..BATCHES {
+            self.push(BATCH).await?;
+            if self.notes()? > self.noted {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("{} messages did not fill the queue", self.sent)
+    }
+}
+
+#[tokio::test]
+async fn ws_b_01_who_does_not_read_is_warned_before_anything_else() -> anyhow::Result<()> {
+    let world = world(&["--outbound-grace=60s"]).await?;
+    for (number, protocol) in BOTH.into_iter().enumerate() {
+        let mut scene = Scene::set(&world, protocol, number).await?;
+        scene.fill().await?;
+        scene.push(62).await?;
+        // It reads again in time: it is told, keeps its connection, and got everything.
+        let (mut places, mut warning) = (Vec::new(), None);
+        while places.last() != Some(&scene.sent) {
+            match scene.slow.frame().await?.payload {
+                Some(Payload::Message(message)) => places.push(message.sequence),
+                Some(Payload::Error(error)) => warning = Some(error),
+                other => anyhow::bail!("{protocol}: {other:?}"),
+            }
+        }
+        let warning = warning.expect("a warning");
+        let details = warning.details.expect("details");
+        assert_eq!((&*warning.code, details.buffer_limit), ("SLOW_CONSUMER", Some(400)), "{protocol}");
+        assert!(details.buffer_size > Some(380) && details.grace_period_seconds == Some(60), "{details:?}");
+        assert_eq!(places, (1..=scene.sent).collect::<Vec<u64>>(), "{protocol}: nothing was dropped");
+        scene.slow.nothing_before_this_heartbeat().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed() -> anyhow::Result<()> {
+    let world = world(&["--outbound-grace=100ms", "--stop-close=60s"]).await?;
+    for (number, protocol) in BOTH.into_iter().enumerate() {
+        let mut scene = Scene::set(&world, protocol, number).await?;
+        scene.fill().await?;
+        scene.push(62).await?;
+        let (mut told, mut last) = (Vec::new(), 0);
+        let code = loop {
+            match scene.slow.next().await? {
+                Got::Closed(code) => break code,
+                Got::Frame(frame) => match frame.payload {
+                    Some(Payload::Message(message)) => {
+                        assert_eq!(message.sequence, last + 1, "{protocol}: dropped while it was open");
+                        last = message.sequence;
+                    }
+                    Some(Payload::Error(error)) => told.push(error.code),
+                    Some(Payload::ConnectionClosing(closing)) => {
+                        assert!(closing.reconnect_allowed, "{closing:?}");
+                        told.push(closing.reason);
+                    }
+                    other => anyhow::bail!("{protocol}: {other:?}"),
+                },
+            }
+        };
+        assert_eq!((told, code), (vec!["SLOW_CONSUMER".to_owned(), "slow_consumer".to_owned()], 1008), "{protocol}");
+        assert!(last < scene.sent, "what did not fit is left to its sync");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing() -> anyhow::Result<()> {
+    let world = world(&["--outbound-grace=100ms", "--sync-burst=1000"]).await?;
+    for (number, protocol) in BOTH.into_iter().enumerate() {
+        let mut scene = Scene::set(&world, protocol, number).await?;
+        scene.fill().await?;
+        // More than fits: it is closed at once.
+        scene.push(100).await?;
+        let mut places = BTreeSet::new();
+        // It has not read for longer than gateway waits: the connection may be gone without a close by now.
+        while let Ok(Got::Frame(frame)) = scene.slow.next().await {
+            if let Some(Payload::Message(message)) = frame.payload {
+                places.insert(message.sequence);
+            }
+        }
+        let mut after = places.last().copied().unwrap_or(0);
+        assert!(after < scene.sent, "{protocol}: it was not closed");
+        let mut again = Speaker::connect(&world, &scene.ben, protocol).await?;
+        loop {
+            let page = again.page(&scene.chat, after, Some(500)).await?;
+            places.extend(page.messages.iter().map(|item| item.sequence));
+            match page.next_sequence {
+                Some(next) => after = next - 1,
+                None => break,
+            }
+        }
+        assert_eq!(places, (1..=scene.sent).collect::<BTreeSet<u64>>(), "{protocol}");
+    }
+    Ok(())
+}
