@@ -1,7 +1,13 @@
-//! Internal RPCs: who may call them (D6.6).
+//! Internal RPCs: who may call them (D6.6), and for how long the caller waits.
+
+use std::time::Duration;
 
 use aws_lc_rs::constant_time;
-use tonic::{Request, Status, metadata::MetadataValue, service::Interceptor};
+use tonic::{
+    Request, Status,
+    metadata::{MetadataMap, MetadataValue},
+    service::Interceptor,
+};
 
 use crate::secret::Secret;
 
@@ -51,9 +57,41 @@ impl InternalToken {
     }
 }
 
+/// How long the caller waits from now on (`grpc-timeout`); `None` when it does not say.
+pub fn time_left(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    // At most 8 digits, so that no product overflows.
+    let number: u64 = (number.len() <= 8).then(|| number.parse().ok())??;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_it_was_set() {
+        assert_eq!(time_left(&MetadataMap::new()), None);
+        for millis in [1, 250, 4_999, 5_000, 3_600_000] {
+            let mut request = Request::new(());
+            request.set_timeout(Duration::from_millis(millis));
+            assert_eq!(time_left(request.metadata()), Some(Duration::from_millis(millis)));
+        }
+        for nonsense in ["", "5", "S", "-5S", "123456789S", "5x"] {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", nonsense.parse().expect("a value"));
+            assert_eq!(time_left(&metadata), None, "{nonsense:?}");
+        }
+    }
 
     #[test]
     fn only_the_right_token_passes() {

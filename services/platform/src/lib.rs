@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+mod accept;
 pub mod admin;
 pub mod broken;
 pub mod clock;

@@ -22,15 +22,19 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin,
+    accept, admin,
     clock::{SystemClock, SystemIds},
     config::Settings,
     failpoint, telemetry,
 };
+
+/// How often a silent caller is asked whether it is there, and how long it may take to say so: one that vanished without
+/// a word must not hold its connection for ever.
+const PEER_PING_EVERY: Duration = Duration::from_secs(20);
+const PEER_PING_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs a binary: parses its settings, starts it, waits for a signal or a failure, and stops it.
 ///
@@ -362,9 +366,12 @@ impl Process {
     pub fn serve_grpc(&self, name: &'static str, listener: TcpListener, services: tonic::service::Routes) {
         let stop = self.0.stop.clone();
         self.spawn(name, async move {
-            let incoming = TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().tcp_nodelay(true);
-            serve_with(server, services, incoming, stop).await
+            let mut server = tonic::transport::Server::builder()
+                .http2_keepalive_interval(Some(PEER_PING_EVERY))
+                .http2_keepalive_timeout(Some(PEER_PING_WITHIN));
+            let incoming = accept::connections(name, listener);
+            server.add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+            Ok(())
         });
     }
 
@@ -393,16 +400,6 @@ impl Process {
     fn has_failed(&self) -> bool {
         self.0.failed.load(Ordering::Relaxed)
     }
-}
-
-async fn serve_with(
-    mut server: tonic::transport::Server,
-    services: tonic::service::Routes,
-    incoming: TcpListenerStream,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    server.add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
-    Ok(())
 }
 
 /// A poisoned lock means that a task panicked while it held plain data: the data are still whole.
