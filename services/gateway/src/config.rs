@@ -219,11 +219,8 @@ pub struct Limits {
     #[arg(long, env = "INGEST_RESOLVE", default_value = "5s", value_parser = humantime::parse_duration)]
     pub ingest_resolve: Duration,
 
-    /// How long an ingest that was not reached is passed over
-    #[arg(long, env = "INGEST_AVOID", default_value = "3s", value_parser = humantime::parse_duration)]
-    pub ingest_avoid: Duration,
-
-    /// Failures of ingest within --breaker-within after which it is not asked for --breaker-open
+    /// Failures of one ingest within --breaker-within after which others are asked instead; one that can't be reached
+    /// has failed enough
     #[arg(long, env = "BREAKER_FAILURES", default_value_t = 5)]
     pub breaker_failures: usize,
 
@@ -231,7 +228,11 @@ pub struct Limits {
     #[arg(long, env = "BREAKER_WITHIN", default_value = "30s", value_parser = humantime::parse_duration)]
     pub breaker_within: Duration,
 
-    /// See --breaker-failures
+    /// How long a failing ingest is not asked at first; while all of them fail, each is asked again after this
+    #[arg(long, env = "BREAKER_FIRST", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub breaker_first: Duration,
+
+    /// The longest time for which a failing ingest is not asked; it doubles up to this as long as it fails
     #[arg(long, env = "BREAKER_OPEN", default_value = "30s", value_parser = humantime::parse_duration)]
     pub breaker_open: Duration,
 

@@ -1,9 +1,13 @@
 //! The way to ingest: which pod a chat belongs to, and what happens when it does not answer (D3.5).
 
+mod breaker;
+mod pod;
+
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -16,28 +20,17 @@ use proto::messaging::v1::{
     PersistMessageResponse, SyncMessagesRequest, SyncMessagesResponse, ingest_client::IngestClient,
 };
 use tokio::time::Instant;
-use tonic::{
-    Code, Request, Response, Status,
-    metadata::MetadataMap,
-    service::Interceptor as _,
-    transport::{Channel, Endpoint},
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, service::Interceptor as _, transport::Channel};
+
+pub use self::pod::Pod;
+use self::{
+    breaker::{Others, Shown, Way},
+    pod::{Operation, Pass},
 };
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use crate::config::Limits;
 
-use crate::{config::Limits, limits::Window};
-
-/// Seconds that a client waits when the breaker is open (failures-limits §6).
-const BREAKER_RETRY_SECONDS: u32 = 10;
-
-/// One ingest pod.
-#[derive(Debug)]
-pub struct Pod {
-    address: SocketAddr,
-    client: IngestClient<Channel>,
-    seed: u64,
-    /// Not asked until then, if another one is there.
-    avoid_until: Mutex<Option<Instant>>,
-}
+/// How long a pod may take for the request that shows whether it is well, before another pod is asked.
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
 /// All ingest pods.
 pub struct Ingest {
@@ -45,8 +38,7 @@ pub struct Ingest {
     pods: RwLock<BTreeMap<SocketAddr, Arc<Pod>>>,
     metadata: MetadataMap,
     limits: Arc<Limits>,
-    sends: Breaker,
-    reads: Breaker,
+    open: Gauge,
 }
 
 impl Ingest {
@@ -61,8 +53,7 @@ impl Ingest {
             pods: RwLock::default(),
             metadata: attached.metadata().clone(),
             limits: limits.clone(),
-            sends: Breaker::new(limits, open.clone()),
-            reads: Breaker::new(limits, open.clone()),
+            open: open.clone(),
         })
     }
 
@@ -112,8 +103,8 @@ impl Ingest {
             pods.retain(|address, _| found.contains(address));
         }
         for address in found {
-            if let std::collections::btree_map::Entry::Vacant(vacant) = pods.entry(address) {
-                vacant.insert(Arc::new(Pod::new(address)?));
+            if let Entry::Vacant(vacant) = pods.entry(address) {
+                vacant.insert(Arc::new(Pod::new(address, &self.limits, &self.open)?));
             }
         }
         Ok(())
@@ -130,7 +121,7 @@ impl Ingest {
         pod: &mut Option<Arc<Pod>>,
     ) -> Result<PersistMessageResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.persist_message(request).await };
-        self.ask(&self.sends, chat, request, pod, call).await
+        self.ask(Operation::Send, chat, request, pod, call).await
     }
 
     /// Reads a page of a chat.
@@ -139,7 +130,7 @@ impl Ingest {
     /// Ingest's.
     pub async fn sync(&self, chat: ChatId, request: SyncMessagesRequest) -> Result<SyncMessagesResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.sync_messages(request).await };
-        self.ask(&self.reads, chat, request, &mut None, call).await
+        self.ask(Operation::Read, chat, request, &mut None, call).await
     }
 
     /// Reads heads; the first chat decides who is asked.
@@ -148,7 +139,7 @@ impl Ingest {
     /// Ingest's.
     pub async fn heads(&self, first: ChatId, request: HeadsRequest) -> Result<HeadsResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.heads(request).await };
-        self.ask(&self.reads, first, request, &mut None, call).await
+        self.ask(Operation::Read, first, request, &mut None, call).await
     }
 
     /// Advances a watermark.
@@ -157,12 +148,12 @@ impl Ingest {
     /// Ingest's.
     pub async fn acknowledge(&self, chat: ChatId, request: AckDeliveryRequest) -> Result<AckDeliveryResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.ack_delivery(request).await };
-        self.ask(&self.reads, chat, request, &mut None, call).await
+        self.ask(Operation::Read, chat, request, &mut None, call).await
     }
 
     async fn ask<Q, A, F, Fut>(
         &self,
-        breaker: &Breaker,
+        operation: Operation,
         chat: ChatId,
         message: Q,
         pod: &mut Option<Arc<Pod>>,
@@ -173,77 +164,89 @@ impl Ingest {
         F: Fn(IngestClient<Channel>, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        let now = Instant::now();
-        let pass = breaker.pass(now)?;
-        let deadline = now + self.limits.ingest_timeout;
+        let deadline = Instant::now() + self.limits.ingest_timeout;
         let mut tried = Vec::new();
-        let result = loop {
-            let chosen = match pod.take() {
-                Some(sticky) if !tried.contains(&sticky.address) => sticky,
-                _ => match self.choose(chat, &tried) {
-                    Some(chosen) => chosen,
-                    None => break Err(away("there is no ingest to ask")),
-                },
+        let mut failure = None;
+        loop {
+            let Some(pass) = self.choose(operation, chat, &tried, pod.take()) else {
+                return Err(failure.unwrap_or_else(|| self.nobody(operation)));
             };
-            tried.push(chosen.address);
+            tried.push(pass.pod.address);
+            *pod = Some(pass.pod.clone());
             let left = deadline.saturating_duration_since(Instant::now());
+            let is_last = pass.way == Way::Free || self.count() <= tried.len();
+            let within = if is_last { left } else { left.min(PROBE_WITHIN) };
             let mut request = Request::new(message.clone());
             *request.metadata_mut() = self.metadata.clone();
             platform::trace::attach(&tracing::Span::current(), request.metadata_mut());
-            request.set_timeout(left);
-            let answer = tokio::time::timeout(left, call(chosen.client.clone(), request)).await;
-            *pod = Some(chosen.clone());
+            // What is not done by then, nobody waits for.
+            request.set_timeout(within);
+            let (address, until) = (pass.pod.address, Instant::now() + within);
+            let answer = tokio::time::timeout_at(until, call(pass.pod.client.clone(), request)).await;
+            // The library keeps the time too, and says so as it says that a stream was broken.
+            let is_late = |status: &Status| status.code() == Code::Cancelled && Instant::now() >= until;
             match answer {
                 Ok(Ok(response)) => {
-                    chosen.avoid(None);
-                    break Ok(response.into_inner());
+                    pass.tell(Shown::Well);
+                    return Ok(response.into_inner());
                 }
-                Ok(Err(status)) if is_dead(&status) => {
-                    tracing::debug!("ingest at {} is not there: {status}", chosen.address);
-                    chosen.avoid(Some(Instant::now() + self.limits.ingest_avoid));
-                    // The same id on the next one: stored once, whoever stores it.
-                    if self.choose(chat, &tried).is_none() {
-                        break Err(away(status.to_string()));
+                // The same id on the next one: stored once, whoever stores it.
+                Ok(Err(status)) if is_dead(&status) && !is_late(&status) => {
+                    tracing::debug!("ingest at {address} is not there: {status}");
+                    pass.tell(Shown::Dead);
+                    failure = Some(away(status.to_string()));
+                }
+                Ok(Err(status)) if !is_late(&status) => {
+                    let error = read(&status);
+                    let is_failing = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal);
+                    // A refusal shows that it is well.
+                    pass.tell(if is_failing { Shown::Failing } else { Shown::Well });
+                    return Err(error);
+                }
+                Ok(Err(_)) | Err(_) => {
+                    pass.tell(Shown::Failing);
+                    let error = away("ingest did not answer in time");
+                    if is_last {
+                        return Err(error);
                     }
+                    failure = Some(error);
                 }
-                Ok(Err(status)) => break Err(read(&status)),
-                Err(_) => break Err(away("ingest did not answer in time")),
             }
-        };
-        pass.record(&result, Instant::now());
-        result
+        }
     }
 
-    /// The pod with the highest weight for the chat among those not tried; those to avoid come last.
-    fn choose(&self, chat: ChatId, tried: &[SocketAddr]) -> Option<Arc<Pod>> {
-        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+    /// The pod with the highest weight for the chat among those not tried that may be asked. A connection stays with
+    /// the pod of its last send to the chat as long as that one is well.
+    fn choose(&self, operation: Operation, chat: ChatId, tried: &[SocketAddr], last: Option<Arc<Pod>>) -> Option<Pass> {
         let now = Instant::now();
-        let key = chat.0.to_bytes();
-        let left = pods.values().filter(|pod| !tried.contains(&pod.address));
-        left.max_by_key(|pod| (!pod.is_avoided(now), xxh3_64_with_seed(&key, pod.seed))).cloned()
-    }
-}
-
-impl Pod {
-    fn new(address: SocketAddr) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .with_context(|| format!("{address} is not an address of ingest"))?
-            .connect_timeout(Duration::from_secs(1))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(2))
-            .keep_alive_while_idle(true);
-        let seed = xxh3_64_with_seed(address.to_string().as_bytes(), 0);
-        let client = IngestClient::new(endpoint.connect_lazy());
-        Ok(Self { address, client, seed, avoid_until: Mutex::default() })
+        if let Some(last) = last
+            && !tried.contains(&last.address)
+            && last.breaker(operation).is_closed()
+        {
+            return Pass::take(&last, operation, now, Others::Unknown);
+        }
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        let mut left: Vec<&Arc<Pod>> = pods.values().filter(|pod| !tried.contains(&pod.address)).collect();
+        left.sort_by_cached_key(|pod| Reverse(pod.weight(chat)));
+        let first = |others| left.iter().find_map(|pod| Pass::take(pod, operation, now, others));
+        // Who was asked already and failed may be all there is.
+        first(Others::Unknown).or_else(|| first(Others::None))
     }
 
-    fn avoid(&self, until: Option<Instant>) {
-        *self.avoid_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn count(&self) -> usize {
+        self.pods.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn is_avoided(&self, now: Instant) -> bool {
-        self.avoid_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until > now)
+    /// Why there is nobody to ask, and when there may be.
+    fn nobody(&self, operation: Operation) -> Error {
+        let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = pods.values().filter_map(|pod| pod.breaker(operation).asked_again()).min() else {
+            return away("there is no ingest to ask").with(Detail::RetryAfterSeconds(1));
+        };
+        let left = at.saturating_duration_since(Instant::now());
+        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        let seconds = u32::try_from(seconds.max(1)).unwrap_or(u32::MAX);
+        away("every ingest fails at the moment").with(Detail::RetryAfterSeconds(seconds))
     }
 }
 
@@ -265,150 +268,56 @@ fn away(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::unavailable("the service is not available at the moment", cause)
 }
 
-/// Stops asking when ingest fails again and again.
-struct Breaker {
-    state: Mutex<State>,
-    failures: usize,
-    within: Duration,
-    open_for: Duration,
-    open: Gauge,
-}
-
-enum State {
-    Closed(Window),
-    Open(Instant),
-    /// One request is let through, to see.
-    Probing,
-}
-
-/// A request that the breaker let through; dropped without a result it proves nothing.
-struct Pass<'a> {
-    breaker: &'a Breaker,
-    is_probe: bool,
-    at: Instant,
-}
-
-impl Breaker {
-    fn new(limits: &Limits, open: Gauge) -> Self {
-        let (failures, within) = (limits.breaker_failures, limits.breaker_within);
-        let state = Mutex::new(State::Closed(Window::new(failures, within)));
-        Self { state, failures, within, open_for: limits.breaker_open, open }
-    }
-
-    fn pass(&self, now: Instant) -> Result<Pass<'_>, Error> {
-        let mut state = self.state();
-        let is_probe = match &*state {
-            State::Closed(_) => false,
-            State::Open(since) if now.saturating_duration_since(*since) >= self.open_for => true,
-            State::Open(_) | State::Probing => {
-                return Err(Error::new(ErrorKind::Unavailable, "the service is not available at the moment")
-                    .with(Detail::RetryAfterSeconds(BREAKER_RETRY_SECONDS)));
-            }
-        };
-        if is_probe {
-            *state = State::Probing;
-        }
-        Ok(Pass { breaker: self, is_probe, at: now })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pass<'_> {
-    fn record<A>(mut self, result: &Result<A, Error>, now: Instant) {
-        // A refusal shows that ingest is well.
-        let failed =
-            matches!(result, Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal));
-        let breaker = self.breaker;
-        let mut state = breaker.state();
-        if std::mem::take(&mut self.is_probe) {
-            if failed {
-                *state = State::Open(now);
-            } else {
-                tracing::info!("ingest answers again");
-                *state = State::Closed(Window::new(breaker.failures, breaker.within));
-                breaker.open.dec();
-            }
-        } else if let State::Closed(window) = &mut *state
-            && failed
-            && window.is_reached_by(now)
-        {
-            tracing::warn!("ingest fails again and again: not asking it for {:?}", breaker.open_for);
-            *state = State::Open(now);
-            breaker.open.inc();
-        }
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        if self.is_probe {
-            *self.breaker.state() = State::Open(self.at);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits { breaker_failures: 2, breaker_open: Duration::from_secs(30), ..Limits::default() }
+    async fn ingests(count: u16) -> Ingest {
+        let token = InternalToken::new(&platform::Secret::new("t")).expect("valid");
+        let names = (1..=count).map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>();
+        let limits = Arc::new(Limits { breaker_first: Duration::from_mins(1), ..Limits::default() });
+        let ingest = Ingest::new(names, &token, &limits, &Gauge::default()).expect("made");
+        ingest.resolve().await.expect("resolved");
+        ingest
     }
 
-    #[test]
-    fn a_breaker_opens_probes_and_closes() {
-        let gauge = Gauge::default();
-        let breaker = Breaker::new(&limits(), gauge.clone());
-        let failed: Result<(), Error> = Err(away("away"));
-        let refused: Result<(), Error> = Err(Error::new(ErrorKind::NotAMember, "no"));
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        for _ in 0..2 {
-            breaker.pass(start).expect("closed").record(&failed, start);
-        }
-        assert_eq!(gauge.get(), 1);
-        let error = breaker.pass(after(29)).err().expect("open");
-        assert_eq!((error.kind(), error.retry_after_seconds()), (ErrorKind::Unavailable, Some(10)));
-        let probe = breaker.pass(after(31)).expect("half open");
-        assert!(breaker.pass(after(31)).is_err(), "one probe at a time");
-        drop(probe);
-        assert!(breaker.pass(after(32)).is_err(), "a probe that was given up proves nothing");
-        breaker.pass(after(62)).expect("half open").record(&failed, after(62));
-        assert!(breaker.pass(after(63)).is_err());
-        breaker.pass(after(93)).expect("half open").record(&refused, after(93));
-        assert_eq!(gauge.get(), 0, "a refusal shows that ingest is well");
-        for _ in 0..5 {
-            breaker.pass(after(94)).expect("closed").record(&refused, after(94));
-        }
-        assert!(breaker.pass(after(94)).is_ok());
+    fn chosen(ingest: &Ingest, chat: ChatId, tried: &[SocketAddr]) -> Pass {
+        ingest.choose(Operation::Send, chat, tried, None).expect("one")
     }
 
     #[tokio::test]
     async fn a_chat_keeps_its_pod_when_another_one_comes() {
-        let token = InternalToken::new(&platform::Secret::new("t")).expect("valid");
-        let names = |count: u16| (1..=count).map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>();
-        let of = async |count| {
-            let ingest = Ingest::new(names(count), &token, &Arc::new(limits()), &Gauge::default()).expect("made");
-            ingest.resolve().await.expect("resolved");
-            ingest
-        };
-        let (two, three) = (of(2).await, of(3).await);
+        let (two, three) = (ingests(2).await, ingests(3).await);
         let newcomer = SocketAddr::from(([127, 0, 0, 1], 3));
         let mut moved = 0;
         for number in 0..300_u128 {
             let chat = ChatId(ulid::Ulid::from(number));
-            let (before, after) = (two.choose(chat, &[]).expect("one"), three.choose(chat, &[]).expect("one"));
-            assert!(after.address == before.address || after.address == newcomer);
-            moved += usize::from(after.address == newcomer);
-            let next = three.choose(chat, &[after.address]).expect("another");
-            assert_ne!(next.address, after.address);
-            after.avoid(Some(Instant::now() + Duration::from_mins(1)));
-            assert_eq!(three.choose(chat, &[]).expect("another").address, next.address, "one to avoid comes last");
-            after.avoid(None);
+            let (before, after) = (chosen(&two, chat, &[]).pod.address, chosen(&three, chat, &[]).pod.address);
+            assert!(after == before || after == newcomer);
+            moved += usize::from(after == newcomer);
+            assert_ne!(chosen(&three, chat, &[after]).pod.address, after);
         }
         assert!((50..150).contains(&moved), "about a third moves: {moved}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_fails_is_judged_alone() {
+        let three = ingests(3).await;
+        let chat = ChatId(ulid::Ulid::from(7_u128));
+        let first = chosen(&three, chat, &[]);
+        let (sticky, address) = (first.pod.clone(), first.pod.address);
+        first.tell(Shown::Dead);
+        let next = chosen(&three, chat, &[]).pod.address;
+        assert_ne!(next, address);
+        let again = three.choose(Operation::Send, chat, &[], Some(sticky.clone())).expect("one");
+        assert_eq!(again.pod.address, next, "nobody stays with a pod that fails");
+        let read = three.choose(Operation::Read, chat, &[], None).expect("one");
+        assert_eq!(read.pod.address, address, "reads are judged apart from sends");
+        for _ in 0..2 {
+            chosen(&three, chat, &[]).tell(Shown::Dead);
+        }
+        assert!(three.choose(Operation::Send, chat, &[], Some(sticky)).is_none());
+        let error = three.nobody(Operation::Send);
+        assert_eq!((error.kind(), error.retry_after_seconds()), (ErrorKind::Unavailable, Some(60)));
     }
 }

@@ -9,4 +9,5 @@ mod hostile;
 mod limits;
 mod real;
 mod requests;
+mod routing;
 mod world;

@@ -110,7 +110,8 @@ impl World {
         Self::with_more(limits, &[closed.to_string()]).await
     }
 
-    async fn with_more(limits: Limits, more: &[String]) -> Self {
+    /// With more ingests, at these addresses.
+    pub(crate) async fn with_more(limits: Limits, more: &[String]) -> Self {
         let folder = std::env::temp_dir().join(format!("gateway-{}", SystemIds.ulid()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).expect("a key");
@@ -431,7 +432,7 @@ impl FakeIngest {
     }
 }
 
-struct IngestDoor(Arc<FakeIngest>);
+pub(crate) struct IngestDoor(pub(crate) Arc<FakeIngest>);
 
 #[tonic::async_trait]
 impl Ingest for IngestDoor {
