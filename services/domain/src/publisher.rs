@@ -101,12 +101,15 @@ impl FromStr for PublisherMark {
     }
 }
 
-/// The lease of an incarnation: while it runs, nobody else publishes what the incarnation stored.
+/// The lease of an incarnation: while it is renewed, nobody else publishes what the incarnation stored.
+///
+/// Whoever has seen it unchanged for its whole length, by a clock of their own that never steps, may claim it. The times
+/// in it are its writer's, and say nothing on another machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Whose.
     pub incarnation: Incarnation,
-    /// When it ends, unless it is renewed.
+    /// When it ends by its owner's clock, unless it is renewed.
     pub expires_at: Millis,
     /// Chats marked in earlier slots are wholly published.
     pub oldest_slot: Slot,
@@ -119,14 +122,21 @@ pub struct Lease {
 pub struct Claim {
     /// Who.
     pub by: Incarnation,
-    /// Until when, unless it is renewed.
+    /// Until when by their clock, unless it is renewed.
     pub until: Millis,
 }
 
+impl Claim {
+    /// The claim of an incarnation that ends on its own lease: anybody may have it at once.
+    pub fn given_back(by: Incarnation) -> Self {
+        Self { by, until: Millis(0) }
+    }
+}
+
 impl Lease {
-    /// Whether somebody may claim it: it has ended, and nobody is at it.
-    pub fn is_abandoned(&self, now: Millis) -> bool {
-        self.expires_at <= now && self.claim.is_none_or(|claim| claim.until <= now)
+    /// Whether its owner has ended and waits for nobody.
+    pub fn is_given_back(&self) -> bool {
+        self.claim.is_some_and(|claim| claim == Claim::given_back(claim.by))
     }
 }
 
@@ -147,13 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_abandoned_when_it_and_any_claim_have_ended() {
+    fn a_lease_is_given_back_by_a_claim_that_has_no_time() {
         let lease =
             |claim| Lease { incarnation: Incarnation(Ulid(1)), expires_at: Millis(10), oldest_slot: Slot(0), claim };
-        let claim = |until| Some(Claim { by: Incarnation(Ulid(2)), until: Millis(until) });
-        assert!(!lease(None).is_abandoned(Millis(9)));
-        assert!(lease(None).is_abandoned(Millis(10)));
-        assert!(!lease(claim(20)).is_abandoned(Millis(19)));
-        assert!(lease(claim(20)).is_abandoned(Millis(20)));
+        assert!(!lease(None).is_given_back());
+        assert!(!lease(Some(Claim { by: Incarnation(Ulid(2)), until: Millis(20) })).is_given_back());
+        assert!(lease(Some(Claim::given_back(Incarnation(Ulid(1))))).is_given_back());
     }
 }

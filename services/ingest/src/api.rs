@@ -1,6 +1,6 @@
 //! The gRPC service: reads requests, calls, writes answers and logs failures once.
 
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
 use domain::{
     Error, ErrorKind,
@@ -13,6 +13,7 @@ use proto::messaging::v1::{
     PersistMessageResponse, SyncItem, SyncMessagesRequest, SyncMessagesResponse, ingest_server::Ingest,
 };
 use proto::topics::header;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
@@ -26,6 +27,8 @@ pub struct Api {
     pub sync: Arc<Sync>,
     /// Watermarks.
     pub acknowledge: Acknowledge,
+    /// Cancelled when the process takes on nothing new.
+    pub stop: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -40,6 +43,11 @@ impl Ingest for Api {
             .and_then(|value| value.to_str().ok())
             .filter(|context| !context.is_empty())
             .map(str::to_owned);
+        let within = platform::grpc::time_left(request.metadata()).unwrap_or(Duration::MAX);
+        if self.stop.is_cancelled() {
+            // In the transport's own words: nothing was begun, so the caller asks another one with the same id.
+            return Err(Status::unavailable("this process stops"));
+        }
         let draft = read_draft(&request.into_inner()).map_err(refuse)?;
         let chat = draft.chat;
         let span = tracing::info_span!(
@@ -51,7 +59,7 @@ impl Ingest for Api {
         );
         let span = trace::follow(span, traceparent.as_deref());
         let traceparent = trace::carry(&span).or(traceparent);
-        let stored = self.persist.persist(draft, traceparent).instrument(span).await.map_err(refuse)?;
+        let stored = self.persist.persist(draft, traceparent, within).instrument(span).await.map_err(refuse)?;
         Ok(Response::new(PersistMessageResponse {
             message_id: stored.original.id.to_string(),
             sequence: stored.original.sequence.0,

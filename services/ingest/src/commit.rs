@@ -1,11 +1,13 @@
 //! Brings one batch of a chat to its end: every message stored once, or refused for a reason (D3.4).
 
+mod ask;
 mod judge;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use domain::{
     Clock, Error, ErrorKind, Ids, Millis,
+    error::Detail,
     ids::{ChatId, MessageId},
     message::{Draft, Sequence, StoredMessage},
     ports::{
@@ -14,13 +16,13 @@ use domain::{
     },
     publisher::PublisherMark,
 };
-use platform::{broken, failpoint, retry::Backoff, trace};
+use platform::{broken, failpoint, retry::Backoff};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, field};
+use tracing::Span;
 
 use crate::{
     Limits,
@@ -29,6 +31,9 @@ use crate::{
     publish::{Floor, Handed, Outgoing, Publish},
     slots::{SlotHold, Slots},
 };
+
+/// Seconds after which a caller may come again that met a full queue, or a store that is asked too much.
+pub const COME_BACK_SECONDS: u32 = 1;
 
 /// A message that has an id and a time, and no place yet.
 #[derive(Clone, Debug)]
@@ -57,8 +62,10 @@ pub struct Stored {
 pub enum Refusal {
     /// Its sender is not in the chat, or there is no such chat.
     NotAMember,
-    /// The store is away or too busy.
+    /// Nobody knows: the store is away, or did not say in time what it did.
     Unavailable,
+    /// Not stored: the store is asked too much, of this chat or as a whole.
+    Busy,
     /// A fault of the server or of the data.
     Internal,
 }
@@ -68,6 +75,8 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::NotAMember => Self::new(ErrorKind::NotAMember, "not a member of this chat"),
             Refusal::Unavailable => Self::new(ErrorKind::Unavailable, "the message could not be stored now"),
+            Refusal::Busy => Self::new(ErrorKind::ServerBusy, "the message could not be stored now")
+                .with(Detail::RetryAfterSeconds(COME_BACK_SECONDS)),
             Refusal::Internal => Self::new(ErrorKind::Internal, "internal error"),
         }
     }
@@ -148,8 +157,8 @@ enum Next {
     Overtaken(Vec<Pending>),
     /// What is left, at once: the others were answered.
     Again(Vec<Pending>),
-    /// After a wait.
-    Later(Vec<Pending>),
+    /// After a wait; or that, when there were enough.
+    Later(Vec<Pending>, Refusal),
     /// In halves: the store finds something in it invalid.
     Split(Vec<Pending>),
     /// Never: the data contradict each other.
@@ -196,10 +205,10 @@ impl Committer {
                 self.refuse_without_counter(chat, &group.pending, callers).await;
                 return [None, None];
             }
-            Err(error) => return [self.later(chat, group, &error, callers).await, None],
+            Err(error) => return [self.later(chat, group, Refusal::Unavailable, &error, callers).await, None],
         };
         let Some(attempt) = self.attempt(chat, head, memory.floor, &group.pending) else {
-            return [self.later(chat, group, &"the lease has expired", callers).await, None];
+            return [self.later(chat, group, Refusal::Unavailable, &"the lease has expired", callers).await, None];
         };
         if broken::is("ack_first") {
             for (pending, message) in group.pending.iter().zip(&attempt.batch.messages) {
@@ -220,7 +229,8 @@ impl Committer {
             Commit::Cancelled(reasons) => self.judge(memory, &attempt.batch, &reasons, pending, callers).await,
             Commit::NotNow(error) => {
                 tracing::debug!(chat.id = %chat, "the store takes no batch of chat {chat} now: {error}");
-                Next::Later(pending)
+                let is_busy = error.kind() == ErrorKind::ServerBusy;
+                Next::Later(pending, if is_busy { Refusal::Busy } else { Refusal::Unavailable })
             }
             Commit::Invalid(error) => {
                 tracing::error!(chat.id = %chat, "the store finds a batch of chat {chat} invalid: {error}");
@@ -246,9 +256,9 @@ impl Committer {
                 [Some(Group { pending: left, races: group.races + 1, ..group }), None]
             }
             Next::Again(left) => [Some(Group { pending: left, ..group }), None],
-            Next::Later(left) => {
+            Next::Later(left, refusal) => {
                 let group = Group { pending: left, ..group };
-                [self.later(chat, group, &"the store is busy", callers).await, None]
+                [self.later(chat, group, refusal, &"the store is busy", callers).await, None]
             }
             Next::Split(left) if left.len() < 2 => {
                 refuse(&left, Refusal::Internal, callers);
@@ -303,94 +313,6 @@ impl Committer {
         }
     }
 
-    /// The batch as it is to be asked for; `None` while this process may not store.
-    fn attempt(&self, chat: ChatId, head: Sequence, floor: Floor, pending: &[Pending]) -> Option<Attempt> {
-        let incarnation = self.tenure.current()?;
-        let now = self.clock.now();
-        let hold = self.slots.hold(now);
-        let messages = pending.iter().zip(head.0 + 1..).map(|(pending, sequence)| stored(pending, Sequence(sequence)));
-        let batch = Batch {
-            chat,
-            token: self.ids.ulid().to_string(),
-            after: head,
-            messages: messages.collect(),
-            published_through: self.publish.published_through(chat, floor),
-            publisher: PublisherMark::new(incarnation, hold.slot(), chat),
-            at: now,
-        };
-        let span = tracing::info_span!(
-            parent: None,
-            "durability.commit",
-            trace_id = field::Empty,
-            chat.id = %chat,
-            batch.messages = pending.len(),
-        );
-        let span = trace::begin(span);
-        for traceparent in pending.iter().filter_map(|pending| pending.traceparent.as_deref()) {
-            trace::link(&span, traceparent);
-        }
-        Some(Attempt { batch, hold, span })
-    }
-
-    /// Asks until the outcome is known: the same request under the same token, while the lease is the same.
-    async fn ask(&self, mut attempt: Attempt) -> (Attempt, Commit) {
-        let mut unknown = 0_u32;
-        loop {
-            let outcome = self.call(&mut attempt).await;
-            let error = match outcome {
-                Commit::Unknown(error) => error,
-                // An earlier try may still be under way; what this one met says nothing about it.
-                Commit::NotNow(error) | Commit::Invalid(error) if unknown > 0 => error,
-                Commit::Cancelled(reasons) if unknown > 0 && !judge::is_final(&reasons) => {
-                    Error::new(ErrorKind::Unavailable, "the request met another transaction")
-                }
-                known @ (Commit::Committed | Commit::Cancelled(_) | Commit::NotNow(_) | Commit::Invalid(_)) => {
-                    return (attempt, known);
-                }
-            };
-            self.metrics.unknown_outcomes.inc();
-            let chat = attempt.batch.chat;
-            if unknown == 0 {
-                tracing::warn!(chat.id = %chat, "a batch of chat {chat} has an unknown outcome, asking again: {error}");
-            }
-            tokio::select! {
-                () = self.pause(unknown) => {}
-                () = self.abandon.cancelled() => return (attempt, Commit::Unknown(error)),
-            }
-            unknown = unknown.saturating_add(1);
-        }
-    }
-
-    /// A mark of a lost lease leads nobody to the chat. Should the old request have been stored, then the
-    /// idempotency items will say so, for they hold the ids of these very messages.
-    fn sign_anew(&self, attempt: &mut Attempt, incarnation: domain::publisher::Incarnation) {
-        attempt.hold = self.slots.hold(self.clock.now());
-        attempt.batch.publisher = PublisherMark::new(incarnation, attempt.hold.slot(), attempt.batch.chat);
-        attempt.batch.token = self.ids.ulid().to_string();
-    }
-
-    async fn call(&self, attempt: &mut Attempt) -> Commit {
-        let expired = || Commit::NotNow(Error::new(ErrorKind::Unavailable, "the lease has expired"));
-        let Ok(_permit) = self.calls.acquire().await else {
-            return expired(); // the semaphore is never closed
-        };
-        // Asked at the last moment: nothing is sent under a lease that has expired.
-        let Some(incarnation) = self.tenure.current() else { return expired() };
-        if incarnation != attempt.batch.publisher.incarnation {
-            self.sign_anew(attempt, incarnation);
-        }
-        failpoint::reached("commit.before");
-        let batch = &attempt.batch;
-        let call = self.log.commit(batch).instrument(attempt.span.clone());
-        match timeout(self.limits.store_timeout, call).await {
-            Ok(outcome) => {
-                failpoint::reached("commit.after");
-                outcome
-            }
-            Err(elapsed) => Commit::Unknown(Error::unavailable("the store does not answer", elapsed)),
-        }
-    }
-
     /// The batch is stored: the next hop gets it first, then the callers their answers.
     fn hand_over(&self, chat: ChatId, memory: &mut Memory, attempt: Attempt, group: &Group, callers: &dyn Callers) {
         let Attempt { batch, hold, .. } = attempt;
@@ -418,13 +340,14 @@ impl Committer {
         &self,
         chat: ChatId,
         group: Group,
+        refusal: Refusal,
         cause: &(dyn std::fmt::Display + Sync),
         callers: &dyn Callers,
     ) -> Option<Group> {
         let tries = group.tries + 1;
         if tries >= self.limits.commit_tries {
             tracing::warn!(chat.id = %chat, "gave up on a batch of chat {chat} after {tries} tries: {cause}");
-            refuse(&group.pending, Refusal::Unavailable, callers);
+            refuse(&group.pending, refusal, callers);
             return None;
         }
         self.pause(group.tries).await;
@@ -447,19 +370,6 @@ impl Committer {
 fn refuse(pending: &[Pending], refusal: Refusal, callers: &dyn Callers) {
     for pending in pending {
         callers.answer(pending, Err(refusal));
-    }
-}
-
-fn stored(pending: &Pending, sequence: Sequence) -> StoredMessage {
-    let draft = &pending.draft;
-    StoredMessage {
-        id: pending.id,
-        chat: draft.chat,
-        sequence,
-        sender: draft.sender,
-        client_id: draft.client_id,
-        content: draft.content.clone(),
-        created_at: pending.created_at,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::{
-    Clock, Error, Ids,
+    Clock, Error, Ids, Millis,
     ports::Incarnations,
-    publisher::{Incarnation, Lease},
+    publisher::{Claim, Incarnation, Lease},
 };
 use platform::{Gate, Liveness, failpoint, retry::Backoff};
 use tokio::time::{Instant, sleep, timeout};
@@ -26,6 +26,8 @@ pub struct Tenure {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     incarnation: Incarnation,
+    /// As it stands in the store, if every renewal was answered.
+    expires_at: Millis,
     /// Measured from before the renewal was sent, so that nobody else sees the lease expired earlier.
     until: Instant,
 }
@@ -74,17 +76,14 @@ impl Tenure {
     /// Ends the lease: whoever looks for something to take over finds nothing, or at once what is left.
     pub async fn end(&self, is_left: Left) {
         let Some(held) = self.held().take() else { return };
+        let oldest_slot = self.slots.oldest(self.clock.now());
+        let lease = Lease { incarnation: held.incarnation, expires_at: held.expires_at, oldest_slot, claim: None };
         let ended = match is_left {
-            Left::Nothing => {
-                let oldest_slot = self.slots.oldest(self.clock.now());
-                let lease =
-                    Lease { incarnation: held.incarnation, expires_at: self.clock.now(), oldest_slot, claim: None };
-                self.bounded(self.incarnations.close(&lease)).await
-            }
+            Left::Nothing => self.bounded(self.incarnations.close(&lease)).await,
             Left::Unpublished => {
-                let now = self.clock.now();
-                let renewal = self.incarnations.renew(held.incarnation, now, self.slots.oldest(now));
-                self.bounded(renewal).await.map(|_| ())
+                let given_back = Claim::given_back(held.incarnation);
+                // Refused: somebody has claimed it, or it lapses for another to claim.
+                self.bounded(self.incarnations.claim(&lease, given_back)).await.map(|_| ())
             }
         };
         if let Err(error) = ended {
@@ -102,7 +101,7 @@ impl Tenure {
             let lease = Lease { incarnation, expires_at, oldest_slot: self.slots.oldest(now), claim: None };
             match self.bounded(self.incarnations.open(&lease)).await {
                 Ok(()) => {
-                    *self.held() = Some(Held { incarnation, until: asked + self.limits.lease_ttl });
+                    *self.held() = Some(Held { incarnation, expires_at, until: asked + self.limits.lease_ttl });
                     tracing::info!(incarnation.id = %incarnation, "incarnation {incarnation} begins");
                     return incarnation;
                 }
@@ -131,8 +130,8 @@ impl Tenure {
             match self.bounded(renewal).await {
                 Ok(true) => {
                     // An expired lease that nobody claimed is as good as a new one: whoever would have
-                    // claimed it after this renewal fails.
-                    *self.held() = Some(Held { incarnation, until: asked + self.limits.lease_ttl });
+                    // claimed it after this renewal fails, for it is not what they saw.
+                    *self.held() = Some(Held { incarnation, expires_at, until: asked + self.limits.lease_ttl });
                     if failures > 0 {
                         gate.open();
                     }

@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use domain::{
@@ -24,12 +25,9 @@ use tokio::{
 
 use crate::{
     Limits,
-    commit::{Callers, Committer, Memory, Pending, Refusal, Stored},
+    commit::{self, Callers, Committer, Memory, Pending, Refusal, Stored},
     metrics::{Ended, Metrics, Status},
 };
-
-/// Seconds after which a caller that met a full queue may come again.
-const COME_BACK_SECONDS: u32 = 1;
 
 /// Stores messages, one batch a chat at a time.
 pub struct Persist {
@@ -82,15 +80,21 @@ impl Persist {
         })
     }
 
-    /// Stores the message, and answers when it is durable. Calls for one chat are stored in the order in
-    /// which they were first polled.
+    /// Stores the message, and answers when it is durable, after `within` or the own deadline at the latest: what is
+    /// not on its way to the store by then is dropped. Calls for one chat are stored in the order in which they were
+    /// first polled.
     ///
     /// # Errors
-    /// `NotAMember` also when there is no such chat; `ServerBusy` when a queue is full. `Unavailable` and
-    /// `Internal` leave the outcome open: the same id may come again.
-    pub async fn persist(self: &Arc<Self>, draft: Draft, traceparent: Option<String>) -> Result<Stored, Error> {
+    /// `NotAMember` also when there is no such chat; `ServerBusy` when a queue is full, or the store is asked too much.
+    /// `Unavailable` and `Internal` leave the outcome open: the same id may come again.
+    pub async fn persist(
+        self: &Arc<Self>,
+        draft: Draft,
+        traceparent: Option<String>,
+        within: Duration,
+    ) -> Result<Stored, Error> {
         let began = Instant::now();
-        let until = began + self.limits.persist_deadline;
+        let until = began + within.min(self.limits.persist_deadline);
         let result = match self.enqueue(draft, traceparent, until) {
             Ok(answer) => match timeout_at(until, answer).await {
                 Ok(Ok(answer)) => answer.map_err(Error::from),
@@ -203,7 +207,7 @@ impl Chats {
     /// Refuses before anything is stored when a queue is full.
     fn admit(&mut self, chat: ChatId, limits: &Limits) -> Result<(), Error> {
         let busy = |which: &'static str| {
-            Err(Error::new(ErrorKind::ServerBusy, which).with(Detail::RetryAfterSeconds(COME_BACK_SECONDS)))
+            Err(Error::new(ErrorKind::ServerBusy, which).with(Detail::RetryAfterSeconds(commit::COME_BACK_SECONDS)))
         };
         if self.callers >= limits.total_queue as usize {
             return busy("too many messages are waiting");

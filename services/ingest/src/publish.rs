@@ -74,6 +74,8 @@ pub struct Publish {
     process: Process,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
+    /// This process, as its events name it.
+    producer: String,
     limits: Limits,
     metrics: Metrics,
     /// One permit a message in memory or in the producer.
@@ -124,6 +126,7 @@ impl Publish {
             history,
             process: process.clone(),
             clock: process.clock(),
+            producer: format!("ingest-{}", process.ids().ulid()),
             ids: process.ids(),
             window: Arc::new(Semaphore::new(limits.publish_window as usize)),
             limits,
@@ -286,7 +289,7 @@ impl Publish {
         );
         let span = trace::follow(span, held.outgoing.traceparent.as_deref());
         let traceparent = trace::carry(&span).or_else(|| held.outgoing.traceparent.clone());
-        let record = record::encode(&held.outgoing, traceparent, self.clock.now(), self.ids.as_ref());
+        let record = record::encode(&held.outgoing, traceparent, &self.producer, self.clock.now(), self.ids.as_ref());
         failpoint::reached("publish.before");
         span.in_scope(|| self.publisher.publish(record))
     }

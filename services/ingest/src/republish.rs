@@ -37,6 +37,10 @@ pub struct Republish {
     metrics: Metrics,
 }
 
+/// Others' leases as they were when they last changed, and since when, by this process's own clock. Clocks of other
+/// machines may be wrong, so that the times in a lease tell nothing here.
+type Watched = HashMap<Incarnation, (Lease, Instant)>;
+
 /// What a search has found so far: up to where each chat is to be on the log.
 type Found = Mutex<HashMap<ChatId, Sequence>>;
 
@@ -59,6 +63,7 @@ impl Republish {
     pub async fn run(self: Arc<Self>) {
         let mut failures = 0_u32;
         let mut remembering = None;
+        let mut watched = Watched::new();
         loop {
             tokio::select! {
                 () = sleep(self.limits.takeover_interval) => {}
@@ -66,7 +71,7 @@ impl Republish {
             }
             let Some(own) = self.tenure.current() else { continue };
             let looked = async {
-                self.look_around(own).await?;
+                self.look_around(own, &mut watched).await?;
                 self.remember(own, &mut remembering).await
             };
             match looked.await {
@@ -81,13 +86,19 @@ impl Republish {
         }
     }
 
-    async fn look_around(self: &Arc<Self>, own: Incarnation) -> Result<(), Error> {
-        for lease in self.bounded(self.incarnations.list()).await? {
-            let now = self.clock.now();
-            if self.tenure.is_own(lease.incarnation) || !lease.is_abandoned(now) {
+    async fn look_around(self: &Arc<Self>, own: Incarnation, watched: &mut Watched) -> Result<(), Error> {
+        let leases = self.bounded(self.incarnations.list()).await?;
+        let seen_at = Instant::now();
+        watched.retain(|incarnation, _| leases.iter().any(|lease| lease.incarnation == *incarnation));
+        for lease in leases.into_iter().filter(|lease| !self.tenure.is_own(lease.incarnation)) {
+            let (known, since) = watched.entry(lease.incarnation).or_insert_with(|| (lease.clone(), seen_at));
+            if *known != lease {
+                (*known, *since) = (lease.clone(), seen_at);
+            }
+            if !lease.is_given_back() && seen_at.duration_since(*since) < self.limits.lease_ttl {
                 continue;
             }
-            let claim = Claim { by: own, until: now + self.limits.lease_ttl };
+            let claim = Claim { by: own, until: self.clock.now() + self.limits.lease_ttl };
             if self.bounded(self.incarnations.claim(&lease, claim)).await? {
                 let claimed = Lease { claim: Some(claim), ..lease };
                 drop(self.process.spawn_child(self.clone().take_over(claimed)));

@@ -149,7 +149,7 @@ pub fn join(ports: Ports, limits: &Limits, process: &Process) -> Api {
     process.spawn("ingest sweep", sweep(persist.clone(), process.clone()));
     let acknowledge =
         Acknowledge::new(ports.delivery, persist.clone(), sync.clone(), clock, limits.store_timeout, metrics);
-    Api { persist, sync, acknowledge }
+    Api { persist, sync, acknowledge, stop: process.stop_token() }
 }
 
 /// Keeps the lease until the process stops and all it stored is on the log, or for as long as it may drain.

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::{
     },
 };
 use domain::{
-    Error,
+    Error, ErrorKind,
     ids::{ChatId, ClientMessageId, UserId},
     limits,
     message::{self, Sequence, StoredMessage},
@@ -219,11 +219,11 @@ where
         Some("ValidationException" | "SerializationException" | "IdempotentParameterMismatchException") => {
             Commit::Invalid(Error::internal(cause))
         }
+        Some("ThrottlingException" | "ProvisionedThroughputExceededException" | "RequestLimitExceeded") => {
+            Commit::NotNow(Error::new(ErrorKind::ServerBusy, "the store is asked too much").caused_by(cause))
+        }
         Some(
-            "ThrottlingException"
-            | "ProvisionedThroughputExceededException"
-            | "RequestLimitExceeded"
-            | "ResourceNotFoundException"
+            "ResourceNotFoundException"
             | "AccessDeniedException"
             | "UnrecognizedClientException"
             | "ExpiredTokenException",

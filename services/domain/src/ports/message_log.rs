@@ -59,7 +59,8 @@ pub enum Commit {
     Committed,
     /// Not stored, for these reasons.
     Cancelled(Cancelled),
-    /// Not stored: the store takes nothing at the moment, for it is asked too much or denies access.
+    /// Not stored: the store takes nothing at the moment, for it is asked too much (`ServerBusy`) or denies access
+    /// (`Unavailable`).
     NotNow(Error),
     /// Not stored: the store finds the request itself invalid.
     Invalid(Error),

@@ -57,7 +57,7 @@ impl Committer {
         }
         match (is_invalid, is_busy || left.len() == asked) {
             (true, _) => Next::Split(left),
-            (false, true) => Next::Later(left),
+            (false, true) => Next::Later(left, Refusal::Busy),
             (false, false) => Next::Again(left),
         }
     }
@@ -84,7 +84,7 @@ impl Committer {
                 memory.head = None;
                 Next::Overtaken(left)
             }
-            Err(_) => Next::Later(left),
+            Err(_) => Next::Later(left, Refusal::Unavailable),
         }
     }
 

@@ -13,8 +13,14 @@ use super::Outgoing;
 const EVENT_TYPE: &str = "MessagePersisted";
 const EVENT_VERSION: u32 = 1;
 
-/// Encodes the message as it is stored.
-pub(super) fn encode(outgoing: &Outgoing, traceparent: Option<String>, now: Millis, ids: &dyn Ids) -> Publication {
+/// Encodes the message as it is stored; `producer` names this process.
+pub(super) fn encode(
+    outgoing: &Outgoing,
+    traceparent: Option<String>,
+    producer: &str,
+    now: Millis,
+    ids: &dyn Ids,
+) -> Publication {
     let message = &outgoing.message;
     let chat = message.chat.to_string();
     let envelope = Envelope {
@@ -23,7 +29,7 @@ pub(super) fn encode(outgoing: &Outgoing, traceparent: Option<String>, now: Mill
         event_version: EVENT_VERSION,
         event_time: now.0,
         partition_key: chat.clone(),
-        producer_id: "ingest".to_owned(),
+        producer_id: producer.to_owned(),
         trace_id: traceparent.as_deref().and_then(trace_id).unwrap_or_default(),
         event: Some(Event::MessagePersisted(MessagePersisted {
             message_id: message.id.to_string(),

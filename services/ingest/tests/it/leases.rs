@@ -132,3 +132,35 @@ async fn a_stop_while_the_log_is_away_leaves_the_rest_to_others_at_once() {
     let _next = world.node().await;
     eventually("the rest is on the log, although the lease was long", || world.log.sequences(chat) == [1]).await;
 }
+
+#[tokio::test]
+async fn clocks_that_are_wrong_take_no_lease_from_the_living() {
+    const HOUR: i64 = 3_600_000;
+    let world = World::new();
+    let (chat, members) = world.chat(1);
+    let nodes = [world.node_off_by(-HOUR).await, world.node().await, world.node_off_by(HOUR).await];
+    let until = Instant::now() + 2 * world.limits.lease_ttl;
+    eventually("longer than two leases", || Instant::now() > until).await;
+    for (node, expected) in nodes.iter().zip(1..) {
+        assert!(node.metric("durability_leases_lost_total") == 0.0);
+        assert_eq!(sequence(node.send(world.draft(chat, members[0], "x")).await), expected);
+    }
+    assert_eq!(world.store.state().leases.len(), 3);
+}
+
+#[tokio::test]
+async fn clocks_that_are_wrong_hide_nothing_that_a_dead_process_left() {
+    const HOUR: i64 = 3_600_000;
+    for (of_the_dead, of_the_living) in [(HOUR, 0), (0, -HOUR), (-HOUR, HOUR)] {
+        let world = World::new();
+        let (chat, members) = world.chat(1);
+        let dead = world.node_off_by(of_the_dead).await;
+        world.log.go_away();
+        dead.send(world.draft(chat, members[0], "x")).await.expect("stored");
+        dead.kill();
+        world.log.fail_for_good();
+        world.log.come_back();
+        let _alive = world.node_off_by(of_the_living).await;
+        eventually("the tail is on the log", || world.log.sequences(chat) == [1]).await;
+    }
+}

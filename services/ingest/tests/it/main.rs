@@ -1,10 +1,14 @@
-//! ingest on ports in memory that can cancel, delay and lose answers; and once on the embedded systems.
+//! ingest on ports in memory that can cancel, delay and lose answers; and on embedded and real systems.
 
-mod embedded_systems;
+mod contract;
+#[path = "../../../adapters/tests/it/ground.rs"]
+mod ground;
 mod leases;
 mod log;
 mod persist;
 mod publish;
 mod reads;
+mod starts;
 mod store;
+mod systems;
 mod world;

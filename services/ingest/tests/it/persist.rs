@@ -3,6 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use domain::{ErrorKind, message::Sequence};
+use proto::messaging::v1::{PersistMessageRequest, ingest_server::Ingest as _};
+use tonic::Request;
 
 use crate::{
     store::{Fault, message},
@@ -155,9 +157,17 @@ async fn a_conflict_is_tried_again_and_given_up_within_bounds() {
     let node = world.node().await;
     world.store.fail_next([Fault::Conflict, Fault::NotNow, Fault::Conflict]);
     assert_eq!(sequence(node.send(world.draft(chat, members[0], "patient")).await), 1);
-    world.store.fail_next([Fault::NotNow; 8]);
-    assert_eq!(kind(node.send(world.draft(chat, members[0], "refused")).await), ErrorKind::Unavailable);
-    assert_eq!(world.store.state().commits.len(), 4 + 8);
+    for (fault, expected, commits) in [
+        (Fault::NotNow, ErrorKind::Unavailable, 12),
+        // Known not to be stored, and no word about other chats.
+        (Fault::Throttle, ErrorKind::ServerBusy, 20),
+        (Fault::Conflict, ErrorKind::ServerBusy, 28),
+    ] {
+        world.store.fail_next([fault; 8]);
+        let refused = node.send(world.draft(chat, members[0], "refused")).await.expect_err("refused");
+        assert_eq!((refused.kind(), refused.retry_after_seconds().is_some()), (expected, fault != Fault::NotNow));
+        assert_eq!(world.store.state().commits.len(), commits, "{fault:?}");
+    }
     assert_eq!(sequence(node.send(world.draft(chat, members[0], "later")).await), 2);
 }
 
@@ -238,6 +248,50 @@ async fn who_waits_too_long_is_told_that_nobody_knows_and_is_not_stored_later() 
     eventually("all is done", || node.api.persist.is_idle()).await;
     assert_eq!(world.store.texts(chat), ["under way"]);
     eventually("what is stored is published", || world.log.sequences(chat) == [1]).await;
+}
+
+#[tokio::test]
+async fn what_a_caller_waits_for_no_longer_is_dropped() {
+    let world = World::new();
+    let (chat, members) = world.chat(2);
+    let node = world.node().await;
+    world.store.shut();
+    let first = node.post(world.draft(chat, members[0], "under way")).await;
+    eventually("the first batch is under way", || world.store.state().head_reads == 1).await;
+    let draft = world.draft(chat, members[1], "queued");
+    let mut request = Request::new(PersistMessageRequest {
+        chat_id: chat.to_string(),
+        sender_id: draft.sender.to_string(),
+        client_message_id: draft.client_id.to_string(),
+        content: draft.content.as_str().to_owned(),
+        ..PersistMessageRequest::default()
+    });
+    // The deadline of the call, far below that of the service.
+    request.set_timeout(Duration::from_millis(20));
+    let status = node.api.persist_message(request).await.expect_err("nobody knows");
+    assert_eq!(platform::wire::from_status(&status).kind(), ErrorKind::Unavailable);
+    world.store.reopen();
+    assert_eq!(sequence(first.await.expect("no panic")), 1);
+    eventually("all is done", || node.api.persist.is_idle()).await;
+    assert_eq!(world.store.texts(chat), ["under way"]);
+}
+
+#[tokio::test]
+async fn a_stopping_process_takes_on_nothing_and_says_so_in_the_words_of_the_transport() {
+    let world = World::new();
+    let (chat, members) = world.chat(1);
+    let node = world.node().await;
+    node.process.shut_down().await;
+    let request = PersistMessageRequest {
+        chat_id: chat.to_string(),
+        sender_id: members[0].to_string(),
+        client_message_id: uuid::Uuid::nil().to_string(),
+        content: "late".to_owned(),
+        ..PersistMessageRequest::default()
+    };
+    let status = node.api.persist_message(Request::new(request)).await.expect_err("refused");
+    assert_eq!((status.code(), status.details().len()), (tonic::Code::Unavailable, 0), "another one may be asked");
+    assert!(world.store.state().commits.is_empty());
 }
 
 /// `sequence_gapless`, `commit_order_is_sequence_order`, `first_occurrence_in_order`: two nodes write to the

@@ -1,5 +1,7 @@
 //! Hop 3: what is stored comes to the log in order, whatever the log does.
 
+use std::time::Duration;
+
 use proto::topics::{Topic, header};
 
 use crate::{
@@ -14,7 +16,7 @@ async fn a_stored_message_becomes_a_record_of_its_chat() {
     let node = world.node().await;
     let draft = world.draft(chat, members[0], "hello ☕");
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
-    let stored = node.api.persist.persist(draft.clone(), Some(trace.clone())).await.expect("stored");
+    let stored = node.api.persist.persist(draft.clone(), Some(trace.clone()), Duration::MAX).await.expect("stored");
     eventually("it is on the log", || world.log.records().len() == 1).await;
     let record = world.log.records().remove(0);
     assert_eq!((record.topic, record.key.as_str()), (Topic::MessagesPersisted.name(), chat.to_string().as_str()));

@@ -1,6 +1,7 @@
 //! A store in memory that keeps the conditions of the transaction, and fails as it is told to.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -22,7 +23,7 @@ use domain::{
 use tokio::sync::watch;
 
 /// What the next commit meets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It is stored, and nobody says so.
     LoseAnswer,
@@ -32,6 +33,8 @@ pub(crate) enum Fault {
     Conflict,
     /// The store takes nothing.
     NotNow,
+    /// The store is asked too much.
+    Throttle,
 }
 
 #[derive(Default)]
@@ -111,6 +114,9 @@ impl State {
         match fault {
             Some(Fault::LoseRequest) => return Commit::Unknown(away()),
             Some(Fault::NotNow) => return Commit::NotNow(away()),
+            Some(Fault::Throttle) => {
+                return Commit::NotNow(Error::new(domain::ErrorKind::ServerBusy, "as the test wants it"));
+            }
             Some(Fault::Conflict) => {
                 return Commit::Cancelled(Cancelled {
                     counter: Verdict::Conflict,
@@ -185,6 +191,69 @@ impl State {
     }
 }
 
+/// What each call of the ports does when it arrives.
+impl State {
+    fn head(&mut self, chat: ChatId) -> Option<Head> {
+        self.head_reads += 1;
+        self.heads.get(&chat).copied()
+    }
+
+    fn marked(&self, mark: PublisherMark) -> Vec<ChatId> {
+        let mut chats: Vec<_> =
+            self.heads.iter().filter(|(_, head)| head.publisher == Some(mark)).map(|(chat, _)| *chat).collect();
+        chats.sort_unstable();
+        chats
+    }
+
+    fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Vec<StoredMessage> {
+        let above = self.messages.range((chat, after.next())..).take_while(|(key, _)| key.0 == chat);
+        above.take(limit as usize).map(|(_, message)| message.clone()).collect()
+    }
+
+    fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Vec<StoredMessage> {
+        let below = self.messages.range((chat, Sequence(0))..(chat, before.unwrap_or(Sequence(u64::MAX))));
+        below.rev().take(limit as usize).map(|(_, message)| message.clone()).collect()
+    }
+
+    fn renew(&mut self, own: Incarnation, expires_at: Millis, oldest_slot: Slot) -> bool {
+        match self.leases.get_mut(&own) {
+            Some(lease) if lease.claim.is_none() => {
+                (lease.expires_at, lease.oldest_slot) = (expires_at, oldest_slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn claim(&mut self, seen: &Lease, claim: Claim) -> bool {
+        match self.leases.get_mut(&seen.incarnation) {
+            Some(lease) if lease.claim == seen.claim && lease.expires_at == seen.expires_at => {
+                lease.claim = Some(claim);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn close(&mut self, seen: &Lease) {
+        let by = |lease: &Lease| lease.claim.map(|claim| claim.by);
+        if self.leases.get(&seen.incarnation).is_some_and(|lease| by(lease) == by(seen)) {
+            self.leases.remove(&seen.incarnation);
+        }
+    }
+
+    fn standings(&self, user: UserId, chats: &[ChatId]) -> Vec<Standing> {
+        let head = |chat| self.members.contains(&(chat, user)).then(|| self.heads[&chat].sequence);
+        chats.iter().map(|chat| Standing { chat: *chat, head: head(*chat) }).collect()
+    }
+
+    fn advance(&mut self, user: UserId, chat: ChatId, mark: Watermark, to: Sequence) -> Sequence {
+        let stored = self.watermarks.entry((user, chat, mark)).or_default();
+        *stored = (*stored).max(to);
+        *stored
+    }
+}
+
 pub(crate) fn message(chat: ChatId, sender: UserId, id: u128, text: &str) -> StoredMessage {
     StoredMessage {
         id: MessageId(ulid::Ulid(id)),
@@ -201,37 +270,82 @@ fn away() -> Error {
     Error::unavailable("the store does not answer", "as the test wants it")
 }
 
-/// One node's way to the store, which can be cut: then no call ends any more, as after a kill.
-pub(crate) struct Link {
-    pub(crate) store: Arc<Store>,
-    pub(crate) cut: watch::Receiver<bool>,
+/// Something to be done at the store.
+pub(crate) type Job<T> = Box<dyn FnOnce(&mut State) -> T + Send>;
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A batch, which waits at the store while that is shut.
+    Commit,
+    /// Anything else.
+    Other,
 }
 
-impl Link {
+/// How a node reaches the store.
+#[async_trait]
+pub(crate) trait Way: Send + Sync {
+    /// Has it done there. `None`: nobody knows whether it was.
+    async fn go(&self, store: &Arc<Store>, call: Call, job: Job<Box<dyn Any + Send>>) -> Option<Box<dyn Any + Send>>;
+}
+
+/// A way in the same process, which can be cut: then no call ends any more, as after a kill.
+pub(crate) struct Cut(pub(crate) watch::Receiver<bool>);
+
+impl Cut {
     async fn pass(&self) {
         tokio::task::yield_now().await;
-        if *self.cut.borrow() {
+        if *self.0.borrow() {
             std::future::pending::<()>().await;
         }
     }
 }
 
 #[async_trait]
+impl Way for Cut {
+    async fn go(&self, store: &Arc<Store>, call: Call, job: Job<Box<dyn Any + Send>>) -> Option<Box<dyn Any + Send>> {
+        self.pass().await;
+        if call == Call::Commit {
+            let mut open = store.open.subscribe();
+            open.wait_for(|open| *open).await.expect("the store lives");
+        }
+        let done = job(&mut store.state());
+        self.pass().await;
+        Some(done)
+    }
+}
+
+/// One node's end of the way to the store.
+pub(crate) struct Link {
+    pub(crate) store: Arc<Store>,
+    pub(crate) way: Box<dyn Way>,
+}
+
+impl Link {
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut State) -> T + Send + 'static) -> Result<T, Error> {
+        self.call(Call::Other, job).await
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        job: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let job: Job<Box<dyn Any + Send>> = Box::new(|state| Box::new(job(state)));
+        let done = self.way.go(&self.store, call, job).await.ok_or_else(away)?;
+        Ok(*done.downcast().expect("what the job makes"))
+    }
+}
+
+#[async_trait]
 impl MessageLog for Link {
     async fn head(&self, chat: ChatId) -> Result<Option<Head>, Error> {
-        self.pass().await;
-        let mut state = self.store.state();
-        state.head_reads += 1;
-        Ok(state.heads.get(&chat).copied())
+        self.ask(move |state| state.head(chat)).await
     }
 
     async fn commit(&self, batch: &Batch) -> Commit {
-        self.pass().await;
-        let mut open = self.store.open.subscribe();
-        open.wait_for(|open| *open).await.expect("the store lives");
-        let outcome = self.store.state().commit(batch);
-        self.pass().await;
-        outcome
+        let batch = batch.clone();
+        self.call(Call::Commit, move |state| state.commit(&batch)).await.unwrap_or_else(Commit::Unknown)
     }
 
     async fn original(
@@ -240,39 +354,29 @@ impl MessageLog for Link {
         sender: UserId,
         client_id: ClientMessageId,
     ) -> Result<Option<Original>, Error> {
-        self.pass().await;
-        Ok(self.store.state().keys.get(&(chat, sender, client_id)).copied())
+        self.ask(move |state| state.keys.get(&(chat, sender, client_id)).copied()).await
     }
 
     async fn marked(&self, mark: PublisherMark) -> Result<Vec<ChatId>, Error> {
-        self.pass().await;
-        let state = self.store.state();
-        Ok(state.heads.iter().filter(|(_, head)| head.publisher == Some(mark)).map(|(chat, _)| *chat).collect())
+        self.ask(move |state| state.marked(mark)).await
     }
 }
 
 #[async_trait]
 impl MessageHistory for Link {
     async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Vec<StoredMessage>, Error> {
-        self.pass().await;
-        let state = self.store.state();
-        let above = state.messages.range((chat, after.next())..).take_while(|(key, _)| key.0 == chat);
-        Ok(above.take(limit as usize).map(|(_, message)| message.clone()).collect())
+        self.ask(move |state| state.after(chat, after, limit)).await
     }
 
     async fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Result<Vec<StoredMessage>, Error> {
-        self.pass().await;
-        let state = self.store.state();
-        let below = state.messages.range((chat, Sequence(0))..(chat, before.unwrap_or(Sequence(u64::MAX))));
-        Ok(below.rev().take(limit as usize).map(|(_, message)| message.clone()).collect())
+        self.ask(move |state| state.before(chat, before, limit)).await
     }
 }
 
 #[async_trait]
 impl MembershipDirectory for Link {
     async fn membership(&self, chat: ChatId, user: UserId) -> Result<Option<Membership>, Error> {
-        self.pass().await;
-        let is_member = self.store.state().members.contains(&(chat, user));
+        let is_member = self.ask(move |state| state.members.contains(&(chat, user))).await?;
         Ok(is_member.then_some(Membership { chat, user, role: Role::Member, joined_at: Millis(1), muted_until: None }))
     }
 
@@ -288,56 +392,37 @@ impl MembershipDirectory for Link {
 #[async_trait]
 impl Incarnations for Link {
     async fn open(&self, lease: &Lease) -> Result<(), Error> {
-        self.pass().await;
-        self.store.state().leases.insert(lease.incarnation, lease.clone());
-        Ok(())
+        let lease = lease.clone();
+        self.ask(move |state| {
+            state.leases.insert(lease.incarnation, lease);
+        })
+        .await
     }
 
     async fn renew(&self, own: Incarnation, expires_at: Millis, oldest_slot: Slot) -> Result<bool, Error> {
-        self.pass().await;
-        match self.store.state().leases.get_mut(&own) {
-            Some(lease) if lease.claim.is_none() => {
-                (lease.expires_at, lease.oldest_slot) = (expires_at, oldest_slot);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        self.ask(move |state| state.renew(own, expires_at, oldest_slot)).await
     }
 
     async fn list(&self) -> Result<Vec<Lease>, Error> {
-        self.pass().await;
-        Ok(self.store.state().leases.values().cloned().collect())
+        self.ask(|state| state.leases.values().cloned().collect()).await
     }
 
     async fn claim(&self, seen: &Lease, claim: Claim) -> Result<bool, Error> {
-        self.pass().await;
-        match self.store.state().leases.get_mut(&seen.incarnation) {
-            Some(lease) if lease.claim == seen.claim && lease.expires_at == seen.expires_at => {
-                lease.claim = Some(claim);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let seen = seen.clone();
+        self.ask(move |state| state.claim(&seen, claim)).await
     }
 
     async fn close(&self, seen: &Lease) -> Result<(), Error> {
-        self.pass().await;
-        let mut state = self.store.state();
-        let by = |lease: &Lease| lease.claim.map(|claim| claim.by);
-        if state.leases.get(&seen.incarnation).is_some_and(|lease| by(lease) == by(seen)) {
-            state.leases.remove(&seen.incarnation);
-        }
-        Ok(())
+        let seen = seen.clone();
+        self.ask(move |state| state.close(&seen)).await
     }
 }
 
 #[async_trait]
 impl Heads for Link {
     async fn heads(&self, user: UserId, chats: &[ChatId]) -> Result<Vec<Standing>, Error> {
-        self.pass().await;
-        let state = self.store.state();
-        let head = |chat| state.members.contains(&(chat, user)).then(|| state.heads[&chat].sequence);
-        Ok(chats.iter().map(|chat| Standing { chat: *chat, head: head(*chat) }).collect())
+        let chats = chats.to_vec();
+        self.ask(move |state| state.standings(user, &chats)).await
     }
 }
 
@@ -351,10 +436,6 @@ impl DeliveryState for Link {
         to: Sequence,
         _at: Millis,
     ) -> Result<Sequence, Error> {
-        self.pass().await;
-        let mut state = self.store.state();
-        let stored = state.watermarks.entry((user, chat, mark)).or_default();
-        *stored = (*stored).max(to);
-        Ok(*stored)
+        self.ask(move |state| state.advance(user, chat, mark, to)).await
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use domain::{
-    Error, ErrorKind,
+    Clock, Error, ErrorKind, Millis,
     ids::{ChatId, ClientMessageId, ConnectionId, UserId},
     message::{Content, Draft},
 };
@@ -16,7 +16,10 @@ use ingest::{
     commit::Stored,
     wire_up::{self, Ports},
 };
-use platform::Process;
+use platform::{
+    Process,
+    clock::{SystemClock, SystemIds},
+};
 use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use ulid::Ulid;
@@ -24,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     log::{Log, Producer},
-    store::{Link, Store},
+    store::{Cut, Link, Store},
 };
 
 /// A store and a log, on which nodes start.
@@ -33,6 +36,16 @@ pub(crate) struct World {
     pub(crate) log: Arc<Log>,
     pub(crate) limits: Limits,
     ids: AtomicU64,
+}
+
+/// A clock that goes as it should, elsewhere in time.
+#[derive(Debug)]
+struct Wrong(i64);
+
+impl Clock for Wrong {
+    fn now(&self) -> Millis {
+        Millis(SystemClock.now().0 + self.0)
+    }
 }
 
 /// One running ingest.
@@ -75,20 +88,22 @@ impl World {
     }
 
     pub(crate) fn draft(&self, chat: ChatId, sender: UserId, text: &str) -> Draft {
-        Draft {
-            chat,
-            sender,
-            client_id: ClientMessageId(Uuid::from_u128(self.number())),
-            content: Content::new("", text).expect("valid"),
-            origin: Some(ConnectionId(Ulid(7))),
-        }
+        draft(self.number(), chat, sender, text)
     }
 
     /// A node that has its lease.
     pub(crate) async fn node(&self) -> Node {
-        let process = Process::new();
+        self.node_in(Process::new()).await
+    }
+
+    /// The same with a clock that is wrong by so many milliseconds.
+    pub(crate) async fn node_off_by(&self, millis: i64) -> Node {
+        self.node_in(Process::with(Arc::new(Wrong(millis)), Arc::new(SystemIds))).await
+    }
+
+    async fn node_in(&self, process: Process) -> Node {
         let (cut, is_cut) = watch::channel(false);
-        let link = Arc::new(Link { store: self.store.clone(), cut: is_cut.clone() });
+        let link = Arc::new(Link { store: self.store.clone(), way: Box::new(Cut(is_cut.clone())) });
         let ports = Ports {
             log: link.clone(),
             history: link.clone(),
@@ -107,7 +122,7 @@ impl World {
 
 impl Node {
     pub(crate) async fn send(&self, draft: Draft) -> Result<Stored, Error> {
-        self.api.persist.persist(draft, None).await
+        self.api.persist.persist(draft, None, Duration::MAX).await
     }
 
     /// Sends without waiting for the answer. Returns when the message is queued.
@@ -115,7 +130,7 @@ impl Node {
         let persist = self.api.persist.clone();
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let task = self.process.spawn_child(async move {
-            let mut sending = Box::pin(persist.persist(draft, None));
+            let mut sending = Box::pin(persist.persist(draft, None, Duration::MAX));
             let mut begun = Some(begun);
             std::future::poll_fn(move |ctx| {
                 let polled = sending.as_mut().poll(ctx);
@@ -139,6 +154,17 @@ impl Node {
         let text = self.process.metrics_text();
         let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
         line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().expect("a number"))
+    }
+}
+
+/// A send; the number becomes the client's id of it.
+pub(crate) fn draft(number: u128, chat: ChatId, sender: UserId, text: &str) -> Draft {
+    Draft {
+        chat,
+        sender,
+        client_id: ClientMessageId(Uuid::from_u128(number)),
+        content: Content::new("", text).expect("valid"),
+        origin: Some(ConnectionId(Ulid(7))),
     }
 }
 
