@@ -103,8 +103,8 @@ pub struct Limits {
     #[arg(long, env = "REMEMBERED_EVENTS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub remembered_events: u32,
 
-    /// How long fetching what the log skipped may take
-    #[arg(long, env = "HOLE_TIMEOUT", default_value = "2s", value_parser = humantime::parse_duration)]
+    /// How long fetching what the log skipped may take; a hole that the store has too is watched for two seconds of it
+    #[arg(long, env = "HOLE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
     pub hole_timeout: Duration,
 
     /// Messages of one hole that are fetched; the rest is left to the clients' sync
@@ -153,7 +153,7 @@ impl Default for Limits {
             retry_cap: Duration::from_secs(1),
             remembered_chats: 10_000,
             remembered_events: 1_000,
-            hole_timeout: Duration::from_secs(2),
+            hole_timeout: Duration::from_secs(5),
             hole_messages: 1_000,
             membership_ttl: Duration::from_mins(5),
             look_up_timeout: Duration::from_secs(2),

@@ -52,7 +52,7 @@ pub struct Settings {
     pub log_fetch_ahead_kilobytes: u32,
 
     /// How long the group waits for a silent member
-    #[arg(long, env = "LOG_SESSION_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LOG_SESSION_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub log_session_timeout: Duration,
 
     /// How long a commit of offsets may take
@@ -66,7 +66,7 @@ impl Default for Settings {
             log_fetch_wait: Duration::from_millis(100),
             log_batch_records: 500,
             log_fetch_ahead_kilobytes: 16_384,
-            log_session_timeout: Duration::from_secs(30),
+            log_session_timeout: Duration::from_secs(10),
             log_commit_timeout: Duration::from_secs(5),
         }
     }

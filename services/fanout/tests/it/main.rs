@@ -1,7 +1,10 @@
-//! fanout on ports in memory and real delivery streams; and once on the embedded systems.
+//! fanout on ports in memory and real delivery streams; and on embedded and real systems.
 
-mod embedded_systems;
+mod contract;
 mod gateway;
+#[path = "../../../adapters/tests/it/ground.rs"]
+mod ground;
 mod order;
+mod systems;
 mod trouble;
 mod world;
