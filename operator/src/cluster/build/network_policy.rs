@@ -18,9 +18,12 @@ pub(super) fn make(of: Of<'_>) -> DynamicObject {
     if of.service.serves_clients() {
         rules.push(json!({ "ports": port(HTTP) }));
     }
-    if let Some(caller) = caller(of.service) {
-        let pods = json!({ "podSelector": { "matchLabels": object::selector(of.cluster, caller) } });
-        rules.push(json!({ "from": [pods], "ports": port(GRPC) }));
+    let callers = callers(of.service).iter();
+    let callers: Vec<_> = callers
+        .map(|caller| json!({ "podSelector": { "matchLabels": object::selector(of.cluster, *caller) } }))
+        .collect();
+    if !callers.is_empty() {
+        rules.push(json!({ "from": callers, "ports": port(GRPC) }));
     }
     rules.push(json!({ "ports": port(ADMIN) }));
     let body = json!({
@@ -33,11 +36,11 @@ pub(super) fn make(of: Of<'_>) -> DynamicObject {
     of.object(Kind("networking.k8s.io/v1", "NetworkPolicy"), of.name(), body)
 }
 
-/// Who calls the gRPC of a service.
-fn caller(service: Service) -> Option<Service> {
+/// Who calls the gRPC of a service. Gateways tell each other of devices that connect anew.
+fn callers(service: Service) -> &'static [Service] {
     match service {
-        Service::Gateway => Some(Service::Fanout),
-        Service::Ingest => Some(Service::Gateway),
-        Service::Fanout | Service::ChatMgmt => None,
+        Service::Gateway => &[Service::Fanout, Service::Gateway],
+        Service::Ingest => &[Service::Gateway],
+        Service::Fanout | Service::ChatMgmt => &[],
     }
 }

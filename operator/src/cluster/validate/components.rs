@@ -35,11 +35,13 @@ pub(super) fn components(
 ) -> BTreeMap<Service, Component> {
     let has_route = spec.routing.as_ref().is_some_and(|routing| routing.kind != RoutingKind::None);
     let persist_deadline = spec.ingest.as_ref().and_then(|ingest| ingest.settings.as_ref()?.persist_deadline.as_ref());
+    let named_hops = spec.chatmgmt.as_ref().and_then(|chatmgmt| chatmgmt.settings.as_ref()?.trusted_proxy_hops);
+    let proxy_hops = named_hops.unwrap_or(i32::from(has_route));
     let component = |service: Service| {
         let mut one = match service {
             Service::Gateway => {
                 let (common, own) = parts(spec.gateway.as_ref());
-                let settings = Variables::new(faults, service).gateway(&own, persist_deadline);
+                let settings = Variables::new(faults, service).gateway(&own, persist_deadline, proxy_hops);
                 resolve(faults, service, &common, settings)
             }
             Service::Ingest => {
@@ -54,7 +56,7 @@ pub(super) fn components(
             }
             Service::ChatMgmt => {
                 let (common, own) = parts(spec.chatmgmt.as_ref());
-                let settings = Variables::new(faults, service).chatmgmt(&own, i32::from(has_route));
+                let settings = Variables::new(faults, service).chatmgmt(&own, proxy_hops);
                 resolve(faults, service, &common, settings)
             }
         };

@@ -54,8 +54,14 @@ impl<'a> Variables<'a> {
         Settings { variables: self.set, drain }
     }
 
-    /// `persist_deadline` is that of ingest: gateway waits as long for an answer.
-    pub(super) fn gateway(mut self, settings: &GatewaySettings, persist_deadline: Option<&String>) -> Settings {
+    /// `persist_deadline` is that of ingest: gateway waits as long for an answer. `proxy_hops` are those before chatmgmt.
+    pub(super) fn gateway(
+        mut self,
+        settings: &GatewaySettings,
+        persist_deadline: Option<&String>,
+        proxy_hops: i32,
+    ) -> Settings {
+        self.number("TRUSTED_PROXY_HOPS", Some(proxy_hops));
         self.number("CONNECTION_MAXIMUM", settings.connections_per_pod);
         self.number("CONNECTION_PER_USER", settings.connections_per_user);
         self.number("CONNECTION_NEW_PER_USER", settings.new_connections_per_user);
@@ -113,7 +119,7 @@ impl<'a> Variables<'a> {
         self.number("OTP_PER_PHONE", settings.codes_per_phone);
         self.number("OTP_PER_IP", settings.codes_per_address);
         self.number("GROUP_MEMBERS", settings.group_members);
-        self.number("TRUSTED_PROXY_HOPS", Some(settings.trusted_proxy_hops.unwrap_or(proxy_hops)));
+        self.number("TRUSTED_PROXY_HOPS", Some(proxy_hops));
         self.finish(settings.drain.as_ref())
     }
 }
