@@ -28,6 +28,8 @@ pub enum Row {
     IngestDiesBeforeCommit,
     /// 4: an ingest dies after the store, before the log.
     IngestDiesBeforePublish,
+    /// 4: the same, and nobody says anything more in that chat.
+    IngestDiesInSilence,
     /// 5: an ingest dies after the log, before the ack.
     IngestDiesBeforeAck,
     /// 6: a fanout dies between poll and commit of the offset.
@@ -86,12 +88,13 @@ pub enum Row {
 
 impl Row {
     /// Every row of the matrix that is done here.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Calm,
         Self::GatewayKilled,
         Self::GatewayDiesHoldingSends,
         Self::IngestDiesBeforeCommit,
         Self::IngestDiesBeforePublish,
+        Self::IngestDiesInSilence,
         Self::IngestDiesBeforeAck,
         Self::FanoutDies,
         Self::ChatmgmtDies,
@@ -128,6 +131,7 @@ impl Row {
             Self::GatewayDiesHoldingSends => "02-gateway-dies-holding-sends",
             Self::IngestDiesBeforeCommit => "03-ingest-dies-before-commit",
             Self::IngestDiesBeforePublish => "04-ingest-dies-before-publish",
+            Self::IngestDiesInSilence => "04-ingest-dies-in-silence",
             Self::IngestDiesBeforeAck => "05-ingest-dies-before-ack",
             Self::FanoutDies => "06-fanout-dies",
             Self::ChatmgmtDies => "07-chatmgmt-dies",
@@ -160,12 +164,33 @@ impl Row {
 
     /// What holds in spite of it.
     pub fn promise(self) -> Run {
-        let pushed = matches!(
+        // A gateway that is gone, out of reach or without routes owes its clients something, of which they hear with the
+        // next heartbeat, 30 s later at most; then they sync.
+        let owes = matches!(
             self,
-            Self::Calm | Self::AnswersLost | Self::Conflicts | Self::IngestDiesBeforeAck | Self::Broken(_)
+            Self::GatewayKilled
+                | Self::GatewayDiesHoldingSends
+                | Self::Paused
+                | Self::RedisAway
+                | Self::RedisWiped
+                | Self::RedisSlow
+                | Self::Parted
+                | Self::HalfOpen
+                | Self::SlowClient
+                | Self::Herd
+                | Self::Rolled
+                | Self::NoDescriptors
+                | Self::Overloaded
         );
-        // Who missed a push hears of it with the next heartbeat, 30 s at most, and then syncs.
-        let seen_within_ms = if pushed { 20_000 } else { 40_000 };
+        let seen_within_ms = match (self, owes) {
+            // All of a dead ingest is on the log within 10 s (D4.4).
+            (Self::IngestDiesInSilence, _) => 11_000,
+            // What Redis forgot is known again within 15 s (CHAOS-6.2.3).
+            (Self::RedisWiped, _) => 15_000,
+            (_, true) => 40_000,
+            (_, false) => 20_000,
+        };
+        let pushed = !owes;
         Run { pushed, seen_within_ms, ..Run::default() }
     }
 
@@ -194,6 +219,7 @@ impl Row {
             Self::IngestDiesBeforePublish => {
                 crash::ingest_dies(scene, &["commit.after", "publish.before"], "abort").await
             }
+            Self::IngestDiesInSilence => crash::ingest_dies_in_silence(scene).await,
             Self::IngestDiesBeforeAck => crash::ingest_dies(scene, &["ack.before"], "abort 300").await,
             Self::FanoutDies => crash::fanout_dies(scene).await,
             Self::ChatmgmtDies => members::changes_torn(scene).await,

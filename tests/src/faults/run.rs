@@ -49,6 +49,8 @@ pub struct Scene {
     pub rig: Rig,
     /// Who uses it.
     pub people: People,
+    /// What they say, until they are silent.
+    pub load: Option<Load>,
     /// Its history.
     pub recorder: Recorder,
     /// The seed's numbers.
@@ -83,6 +85,17 @@ static BROKERS: OnceCell<OwnGround> = OnceCell::const_new();
 static ONE: Mutex<()> = Mutex::const_new(());
 
 impl Scene {
+    /// Lets nobody begin another message, and waits until each has its answer.
+    ///
+    /// # Errors
+    /// When one has none in time.
+    pub async fn hush(&mut self) -> anyhow::Result<()> {
+        if let Some(load) = self.load.take() {
+            load.stop(ANSWERED_WITHIN).await?;
+        }
+        Ok(())
+    }
+
     /// A fault begins.
     pub fn begins(&self, name: &str) {
         self.fault(name, Kind::Invoke);
@@ -134,7 +147,7 @@ pub async fn run_with(row: Row, seed: u64, into: &Path, broken: Option<&str>) ->
     let cluster = format!("{}{}", name.replace(['-', '_'], ""), unique());
     let rig = Rig::start(own, &cluster, &extra, &mut random).await?;
     let people = People::meet(&rig, &recorder, &mut random).await?;
-    let mut scene = Scene { rig, people, recorder, random, own };
+    let mut scene = Scene { rig, people, load: None, recorder, random, own };
     let done = Box::pin(play(row, &mut scene)).await;
     if done.is_err() {
         keep_logs(&scene.rig, &history);
@@ -159,12 +172,12 @@ pub async fn run_with(row: Row, seed: u64, into: &Path, broken: Option<&str>) ->
 /// Everything between the start of the load and the last line of the history.
 async fn play(row: Row, scene: &mut Scene) -> anyhow::Result<Evidence> {
     scene.rig.measure(&scene.recorder);
-    let load: Load = scene.people.talk(&mut scene.random);
+    scene.load = Some(scene.people.talk(&mut scene.random));
     sleep(WARM_UP).await;
     let mut evidence = Box::pin(row.inject(scene)).await?;
     scene.rig.repair().await?;
     sleep(COOL_DOWN).await;
-    load.stop(ANSWERED_WITHIN).await?;
+    scene.hush().await?;
     let heads = truth::heads(&scene.rig.store, &scene.rig.tables).await?;
     scene.people.caught_up(&heads, SEEN_WITHIN).await;
     let lag = settle(scene).await?;

@@ -1,4 +1,5 @@
-//! Rows of the fault matrix on real systems, one seed each; `make faults` runs all of them with three.
+//! Rows of the fault matrix on real systems, one seed each, in about six minutes; `make faults` runs all of them with
+//! three seeds.
 
 use std::path::Path;
 
@@ -28,10 +29,8 @@ macro_rules! rows {
 }
 
 rows! {
-    row_04_a_message_that_only_the_store_has_is_published_by_another_ingest => IngestDiesBeforePublish;
-    row_05_a_message_whose_ack_died_with_its_ingest_is_the_same_one_again => IngestDiesBeforeAck;
+    row_04_a_last_message_that_only_the_store_has_is_published_by_another_ingest => IngestDiesInSilence;
     row_06_a_fanout_that_dies_is_followed_by_one_that_skips_nothing => FanoutDies;
-    row_18_consumers_that_come_and_go_keep_the_order => Rebalanced;
     row_22_a_lost_answer_of_the_store_is_no_second_message => AnswersLost;
     row_27_a_log_delivered_again_is_seen_once => Replayed;
     row_30_a_client_that_does_not_read_is_closed_and_disturbs_nobody => SlowClient;

@@ -52,21 +52,52 @@ async fn disarm(services: &mut [Service]) -> anyhow::Result<()> {
 pub(super) async fn ingest_dies(scene: &mut Scene, points: &[&str], how: &str) -> anyhow::Result<Evidence> {
     let count = scene.random.below(40) + 5;
     let point = *scene.random.one_of(points);
-    let transactions = |number: usize| scene.rig.edges.store_of_ingest[number].passed("TransactWriteItems");
-    let busier = usize::from(transactions(1) > transactions(0));
     scene.begins(point);
-    let ingest = &mut scene.rig.ingests[busier];
-    ingest.set("FAILPOINTS", format!("{point}={count}*off->return({how})"));
-    ingest.terminate().await?;
-    ingest.ended().await?;
-    ingest.start_again()?;
-    ingest.ready().await?;
-    scene.rig.lead_edges().await?;
+    let busier = arm_the_busier(scene, &format!("{point}={count}*off->return({how})")).await?;
     let dead = one_ends(&mut scene.rig.ingests[busier..=busier]).await? + busier;
     scene.ends(point);
     sleep(TAKEN_OVER).await;
     anyhow::ensure!(dead == busier, "another ingest died");
     Ok(vec![("ingest died at a point", 1)])
+}
+
+/// The ingest with more transactions is started again with these failpoints; which it is.
+async fn arm_the_busier(scene: &mut Scene, failpoints: &str) -> anyhow::Result<usize> {
+    let transactions = |number: usize| scene.rig.edges.store_of_ingest[number].passed("TransactWriteItems");
+    let busier = usize::from(transactions(1) > transactions(0));
+    let ingest = &mut scene.rig.ingests[busier];
+    ingest.set("FAILPOINTS", failpoints);
+    ingest.terminate().await?;
+    ingest.ended().await?;
+    ingest.start_again()?;
+    ingest.ready().await?;
+    scene.rig.lead_edges().await?;
+    Ok(busier)
+}
+
+/// Row 4 in silence: the message is the last of its chat, so only the search for dead leases finds it.
+pub(super) async fn ingest_dies_in_silence(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    scene.hush().await?;
+    let point = *scene.random.one_of(&["commit.after", "publish.before"]);
+    scene.begins(point);
+    let busier = arm_the_busier(scene, &format!("{point}=return(abort)")).await?;
+    // A moment for the gateways to go back to it.
+    sleep(Duration::from_secs(4)).await;
+    let mut sent = 0;
+    for (chat, members) in scene.people.chats.clone() {
+        let answer = scene.people.clients[members[0]].begin_send(&chat, "into the silence").await?;
+        sent += 1;
+        let died =
+            tokio::time::timeout(Duration::from_secs(2), one_ends(&mut scene.rig.ingests[busier..=busier])).await;
+        if died.is_ok_and(|died| died.is_ok()) {
+            scene.ends(point);
+            tokio::time::timeout(DIES_WITHIN, answer).await.context("no answer in time")???;
+            sleep(TAKEN_OVER).await;
+            return Ok(vec![("ingest died at a point", 1), ("messages into the silence", sent)]);
+        }
+        tokio::time::timeout(DIES_WITHIN, answer).await.context("no answer in time")???;
+    }
+    anyhow::bail!("the ingest did not die, for no chat is its own")
 }
 
 /// Row 6: at one of these points a fanout dies after some batches; each of the two at another moment.
