@@ -22,7 +22,16 @@ pub(crate) struct Event {
     pub(crate) origin: String,
     /// The hop; it ends when nothing is left to do for the event.
     pub(crate) span: Span,
+    /// What the record said, for the next hop where this process makes no traces.
+    pub(crate) traceparent: Option<String>,
     pub(crate) kind: Kind,
+}
+
+impl Event {
+    /// What the next hop is told, of which this span is the parent.
+    pub(crate) fn told(&self, span: &Span) -> Option<String> {
+        trace::carry(span).or_else(|| self.traceparent.clone())
+    }
 }
 
 /// What an event asks for.
@@ -82,9 +91,10 @@ pub(crate) fn read(record: &Record) -> Result<Event, String> {
         offset = record.offset,
         chat.id = %chat,
     );
-    let span = trace::follow(span, record.header(header::TRACEPARENT));
+    let traceparent = record.header(header::TRACEPARENT).map(str::to_owned);
+    let span = trace::follow(span, traceparent.as_deref());
     let origin = record.header(header::ORIGIN_CONNECTION).unwrap_or_default().to_owned();
-    Ok(Event { id: envelope.event_id, chat, origin, span, kind })
+    Ok(Event { id: envelope.event_id, chat, origin, span, traceparent, kind })
 }
 
 fn message_kind(message: MessagePersisted) -> Result<Kind, String> {

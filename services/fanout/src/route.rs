@@ -113,7 +113,7 @@ impl Route {
             None => &[],
         };
         let way = |push: Push, users: &[UserId], origin: &str| {
-            self.put_on_the_way(trace::carry(&event.span), push, users, origin, routes)
+            self.put_on_the_way(event.told(&event.span), push, users, origin, routes)
         };
         match &event.kind {
             Kind::Message(sequence, message) => {
@@ -141,7 +141,7 @@ impl Route {
                     members = members.len(),
                 );
                 let span = trace::begin(span);
-                let context = trace::carry(&span);
+                let context = event.told(&span);
                 let push = Push::Message(message.clone());
                 on_the_way.push(span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes)));
                 passed_on.pass(event.chat, *sequence);
