@@ -204,6 +204,9 @@ impl Row {
             members::points(random)
         } else if self == Self::HalfOpen {
             vec![("gateway", "HEARTBEAT_INTERVAL", "2s".to_owned())]
+        } else if self == Self::SlowClient {
+            // The socket's own buffers take megabytes before this queue gets any.
+            vec![("gateway", "OUTBOUND_BYTES", "300000".to_owned())]
         } else {
             Vec::new()
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     net::TcpSocket,
     time::{Instant, sleep, timeout},
@@ -23,9 +23,11 @@ use crate::faults::{
 /// Sessions that come back at once.
 const HERD: usize = 40;
 const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Who has the slow device.
+const SLOW: usize = 1;
 /// The slow client's window, in bytes; and how long it may take until it is warned and closed.
 const WINDOW: u32 = 4096;
-const CLOSED_WITHIN: Duration = Duration::from_mins(1);
+const CLOSED_WITHIN: Duration = Duration::from_mins(2);
 
 /// Row 38: many sessions on one gateway, which is killed.
 pub(super) async fn herd(scene: &mut Scene) -> anyhow::Result<Evidence> {
@@ -92,7 +94,7 @@ async fn sockets(scene: &Scene) -> anyhow::Result<u64> {
 
 /// Row 30: a device that does not read, while large messages come: it is warned, closed with 1008, and nobody else notices.
 pub(super) async fn slow_client(scene: &mut Scene) -> anyhow::Result<Evidence> {
-    let client = scene.rig.client(0, &phone(1), 1, "slow/1", &scene.recorder).await?;
+    let client = scene.rig.client(0, &phone(SLOW), 1, "slow/1", &scene.recorder).await?;
     let visitor = Visitor::of(&client)?;
     client.stop().await;
     let address: std::net::SocketAddr = scene.rig.gateways[0].address("--listen").await?.parse()?;
@@ -106,16 +108,22 @@ pub(super) async fn slow_client(scene: &mut Scene) -> anyhow::Result<Evidence> {
     let (mut slow, _) = client_async(request, stream).await?;
     scene.begins("slow client");
     let memory = scene.rig.gateways[0].memory_kilobytes();
-    let (chat, members) = &scene.people.chats[0];
-    let talker = &scene.people.clients[members[0]];
-    // More than its queue and the buffers between take.
-    let text = "x".repeat(4000);
+    let hot = scene.people.chats.iter().filter(|(_, members)| members.contains(&SLOW));
+    let hot = hot.flat_map(|(chat, members)| members.iter().map(move |member| (chat, *member)));
+    let talkers: Vec<(&String, usize)> = hot.filter(|(_, member)| *member != SLOW).collect();
+    // More than its queue and the buffers between take; in JSON each of these is two bytes.
+    let text = "\"".repeat(4000);
     let mut answers = Vec::new();
     let begun = Instant::now();
     let metrics = loop {
-        for number in 0..20 {
-            answers.push(talker.begin_send(chat, &format!("{} {number} {text}", answers.len())).await?);
+        for number in 0..5 {
+            for (chat, member) in &talkers {
+                let text = format!("{number} {:?} {text}", begun.elapsed());
+                answers.push(scene.people.clients[*member].begin_send(chat, &text).await?);
+            }
         }
+        // It is there, it only does not read.
+        slow.send(Message::text(r#"{"type":"heartbeat","payload":{}}"#)).await?;
         for answer in answers.drain(..) {
             drop(answer.await); // what became of it is in the history
         }
