@@ -4,7 +4,9 @@ mod contract;
 mod gateway;
 #[path = "../../../adapters/tests/it/ground.rs"]
 mod ground;
+mod group;
 mod order;
 mod systems;
 mod trouble;
+mod whatever;
 mod world;

@@ -53,6 +53,11 @@ impl Log {
         }
     }
 
+    /// Writes a record, as it comes.
+    pub(crate) fn write(&self, record: Publication) {
+        self.state().written.push(record);
+    }
+
     pub(crate) fn most_pending(&self) -> usize {
         self.state().most_pending
     }

@@ -5,6 +5,7 @@ mod contract;
 mod ground;
 mod leases;
 mod log;
+mod model;
 mod persist;
 mod publish;
 mod reads;
