@@ -12,7 +12,7 @@ CARGO ?= cargo
 BINARIES = $(or $(CARGO_TARGET_DIR),target)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e faulty faults broken bench lint fmt check readme crds golden charts
+.PHONY: help setup run chat build test ground images cluster platform cluster-down e2e faulty faults broken bench autobahn lint fmt check readme crds golden charts
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench: setup ground ## Measure what messages cost, optimised, on real systems (A
 	@$(CARGO) build --locked --release --workspace --bins
 	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat); do \
 		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done
+
+autobahn: setup ## Run the Autobahn WebSocket cases against gateway's own socket loop (ARGS="6. 7.")
+	@tests/tools/autobahn.sh $(ARGS)
 
 lint: ## Judge the code as CI does
 	@$(CARGO) fmt --all --check

@@ -63,5 +63,4 @@ coproc ECHO { exec "$target/debug/examples/echo" 2>"$work/echo.log"; }
 trap 'exec {ECHO[1]}>&- 2>/dev/null || true' EXIT
 read -r -t 20 url <&"${ECHO[0]}" || { echo "the echo did not start:" >&2; cat "$work/echo.log" >&2; exit 1; }
 
-cd "$work/converted"
-"$work/python/bin/python" "$here/autobahn/cases.py" "$url" "$work/report.json" "${groups[@]}"
+PYTHONPATH="$work/converted" "$work/python/bin/python" "$here/autobahn/cases.py" "$url" "$work/report.json" "${groups[@]}"

@@ -22,7 +22,8 @@ const READ_BUFFER: usize = 1024;
 /// Bytes of answers and pushes that are written at once.
 const WRITE_BUFFER: usize = 4096;
 /// How long a client that sent something unreadable has to read why, before what it still sends resets the connection.
-const LINGER: Duration = Duration::from_millis(500);
+/// Its own answer can't be read any more, so this is also how long it waits for the end after it.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// What the rest of the process holds of a socket: what it is sent, and whether it is to end.
 #[derive(Debug, Default)]
