@@ -33,7 +33,7 @@ rows! {
     row_06_a_fanout_that_dies_is_followed_by_one_that_skips_nothing => FanoutDies;
     row_22_a_lost_answer_of_the_store_is_no_second_message => AnswersLost;
     row_27_a_log_delivered_again_is_seen_once => Replayed;
-    row_30_a_client_that_does_not_read_is_closed_and_disturbs_nobody => SlowClient;
+    row_38_the_clients_of_a_dead_gateway_come_back_at_once => Herd;
     row_39_every_process_may_be_replaced_while_people_write => Rolled;
     chaos_6_2_1_clients_of_a_killed_gateway_lose_nothing => GatewayKilled;
     chaos_6_2_2_without_the_log_messages_are_stored_and_come_later => LogAway;
