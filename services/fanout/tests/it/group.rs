@@ -63,7 +63,8 @@ impl State {
         for partition in &revoked {
             self.members[place].positions.remove(partition);
             if let Some(to) = self.moving.remove(partition) {
-                self.give(*partition, to);
+                // Who stands still is nobody to give anything to.
+                self.give(*partition, if self.members[to].stands_still { place } else { to });
             }
         }
         revoked.len()

@@ -101,7 +101,7 @@ impl Systems {
             store_access_key: Some("test".to_owned()),
             store_secret_key: Some(Secret::new("test")),
         };
-        dynamodb::Store::new(&store).await.create_tables().await.expect("tables");
+        make_tables(&store).await;
 
         let cache = embedded::Cache::start().await.expect("a redis-server");
         let redis = redis::Config::new(&cache.url, format!("{apart}."));
@@ -194,6 +194,15 @@ impl Systems {
             timeout(PATIENCE, process.shut_down()).await.expect("it stops");
         }
         timeout(PATIENCE, self.process.shut_down()).await.expect("they stop");
+    }
+}
+
+/// A store that has just begun may answer late; what is there already is left as it is.
+async fn make_tables(config: &dynamodb::Config) {
+    let store = dynamodb::Store::new(config).await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.create_tables().await {
+        assert!(Instant::now() < deadline, "no tables: {error:#}");
     }
 }
 

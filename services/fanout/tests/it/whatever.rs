@@ -200,7 +200,7 @@ async fn run(seed: u64) {
         sleep(Duration::from_millis(run.dice.below(8))).await;
     }
     run.heal();
-    eventually("everything is committed", || run.group.is_done()).await;
+    eventually(&format!("everything is committed, seed {seed}"), || run.group.is_done()).await;
     run.check_offsets();
     let pushed = pushed(&run.gateway);
     for (chat, logged) in &run.logged {

@@ -130,7 +130,7 @@ impl Systems {
             store_access_key: Some("test".to_owned()),
             store_secret_key: Some(Secret::new("test")),
         };
-        dynamodb::Store::new(&store).await.create_tables().await.expect("tables");
+        make_tables(&store).await;
 
         let prefix = format!("{apart}.");
         let topic = format!("{prefix}{}", Topic::MessagesPersisted.name());
@@ -274,6 +274,15 @@ impl Service {
     /// Sends once.
     pub(crate) async fn persist(&self, send: PersistMessageRequest) -> Result<PersistMessageResponse, Status> {
         self.client().persist_message(send).await.map(tonic::Response::into_inner)
+    }
+}
+
+/// A store that has just begun may answer late; what is there already is left as it is.
+async fn make_tables(config: &dynamodb::Config) {
+    let store = dynamodb::Store::new(config).await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.create_tables().await {
+        assert!(Instant::now() < deadline, "no tables: {error:#}");
     }
 }
 
