@@ -251,10 +251,13 @@ async fn what_is_no_longer_asked_for_is_deleted_and_an_autoscaler_is_not_fought(
         world.api::<Ingress>().list(&ListParams::default()).await.unwrap().items.into_iter().next()
     });
     let ingress = made.await.expect("an Ingress").name_any();
+    world.roll_out_all("chat").await;
     world.change("chat", json!({ "routing": { "type": "None" } })).await.unwrap();
     let gone =
         world.until(|| async { world.api::<Ingress>().get_opt(&ingress).await.unwrap().is_none().then_some(()) }).await;
     assert!(gone.is_some(), "the Ingress is no longer wanted");
+    // Fewer proxies stand before both that serve clients, and the gateway waits for its turn.
+    world.roll_out("chat-chatmgmt").await;
 
     world.change("chat", json!({ "gateway": { "autoscaling": { "min": 3, "max": 9 } } })).await.unwrap();
     let scaler =
