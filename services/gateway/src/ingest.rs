@@ -17,7 +17,8 @@ use platform::{Gate, Process, grpc::InternalToken, wire};
 use prometheus_client::metrics::gauge::Gauge;
 use proto::messaging::v1::{
     AckDeliveryRequest, AckDeliveryResponse, HeadsRequest, HeadsResponse, PersistMessageRequest,
-    PersistMessageResponse, SyncMessagesRequest, SyncMessagesResponse, ingest_client::IngestClient,
+    PersistMessageResponse, PersistMessagesRequest, PersistOutcome, SyncMessagesRequest, SyncMessagesResponse,
+    ingest_client::IngestClient, persist_outcome,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap, service::Interceptor as _, transport::Channel};
@@ -122,6 +123,25 @@ impl Ingest {
     ) -> Result<PersistMessageResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.persist_message(request).await };
         self.ask(Operation::Send, chat, request, pod, call).await
+    }
+
+    /// Stores messages of one connection, in their order, each with its own outcome.
+    ///
+    /// # Errors
+    /// When nobody knows whether any is stored.
+    pub async fn persist_all(
+        &self,
+        chat: ChatId,
+        messages: Vec<PersistMessageRequest>,
+        pod: &mut Option<Arc<Pod>>,
+    ) -> Result<Vec<Result<PersistMessageResponse, Error>>, Error> {
+        let count = messages.len();
+        let call = |mut client: IngestClient<Channel>, request| async move { client.persist_messages(request).await };
+        let request = PersistMessagesRequest { messages };
+        let answer = self.ask(Operation::Send, chat, request, pod, call).await?;
+        let mut outcomes: Vec<_> = answer.outcomes.into_iter().map(told).collect();
+        outcomes.resize_with(count, || Err(away("ingest left a message out")));
+        Ok(outcomes)
     }
 
     /// Reads a page of a chat.
@@ -254,6 +274,16 @@ impl Ingest {
 fn is_dead(status: &Status) -> bool {
     let is_broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     status.details().is_empty() && is_broken
+}
+
+fn told(outcome: PersistOutcome) -> Result<PersistMessageResponse, Error> {
+    match outcome.outcome {
+        Some(persist_outcome::Outcome::Stored(stored)) => Ok(stored),
+        Some(persist_outcome::Outcome::Refused(refused)) => {
+            Err(read(&Status::with_details(Code::from_i32(refused.code), refused.message, refused.details.into())))
+        }
+        None => Err(away("ingest said nothing of a message")),
+    }
 }
 
 fn read(status: &Status) -> Error {

@@ -34,11 +34,12 @@ use proto::{
     frames,
     messaging::v1::{
         AckDeliveryRequest, AckDeliveryResponse, ChatHead, ClientFrame, DeliveryAnswer, DeliveryFrame, HeadsRequest,
-        HeadsResponse, PersistMessageRequest, PersistMessageResponse, SendMessage, ServerFrame, SyncItem,
-        SyncMessagesRequest, SyncMessagesResponse,
+        HeadsResponse, PersistMessageRequest, PersistMessageResponse, PersistMessagesRequest, PersistMessagesResponse,
+        PersistOutcome, Refusal, SendMessage, ServerFrame, SyncItem, SyncMessagesRequest, SyncMessagesResponse,
         client_frame::Payload as Ask,
         delivery_client::DeliveryClient,
         ingest_server::{Ingest, IngestServer},
+        persist_outcome,
         server_frame::Payload,
     },
 };
@@ -414,6 +415,8 @@ pub(crate) struct FakeIngest {
     pub(crate) under_way: AtomicUsize,
     pub(crate) syncs_under_way: AtomicUsize,
     pub(crate) most_syncs: AtomicUsize,
+    /// Calls with more than one message.
+    pub(crate) calls_of_many: AtomicUsize,
 }
 
 /// A semaphore that begins empty.
@@ -460,6 +463,26 @@ impl Ingest for IngestDoor {
         });
         let message_id = format!("msg_{}", SystemIds.ulid());
         Ok(Response::new(PersistMessageResponse { message_id, sequence: at as u64 + 1, created_at: 7, is_duplicate }))
+    }
+
+    async fn persist_messages(
+        &self,
+        request: Request<PersistMessagesRequest>,
+    ) -> Result<Response<PersistMessagesResponse>, Status> {
+        let mut outcomes = Vec::new();
+        for message in request.into_inner().messages {
+            let outcome = match self.persist_message(Request::new(message)).await {
+                Ok(stored) => persist_outcome::Outcome::Stored(stored.into_inner()),
+                Err(status) => persist_outcome::Outcome::Refused(Refusal {
+                    code: status.code().into(),
+                    message: status.message().to_owned(),
+                    details: status.details().to_vec(),
+                }),
+            };
+            outcomes.push(PersistOutcome { outcome: Some(outcome) });
+        }
+        self.0.calls_of_many.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(PersistMessagesResponse { outcomes }))
     }
 
     async fn sync_messages(
