@@ -15,6 +15,8 @@ const FLAGS: [&str; 3] = [QUEUE, "--outbound-bytes=100000000", "--heartbeat-inte
 const WRITERS: usize = 8;
 /// Messages that are under way at once: the note in the log may come so much later.
 const BATCH: usize = 16;
+/// Messages after that, one by one.
+const TRICKLE: usize = 40;
 /// Kernels hold some megabytes for a client before gateway has to.
 const BATCHES: usize = 1000;
 
@@ -121,6 +123,11 @@ async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed() -> anyhow::Result<
         let mut scene = Scene::set(&world, protocol, number).await?;
         scene.fill().await?;
         scene.push(62).await?;
+        // Kernels may have taken some more meanwhile: on until the warning is due, slower than the grace is long.
+        for _ in 0..TRICKLE {
+            scene.push(1).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        }
         let (mut told, mut last) = (Vec::new(), 0);
         let code = loop {
             match scene.slow.next().await? {
