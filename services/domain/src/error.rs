@@ -131,6 +131,12 @@ impl Error {
         Self { kind, message: message.into(), details: Vec::new(), source: None }
     }
 
+    /// The same for another caller; the source stays with this one.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { kind: self.kind, message: self.message.clone(), details: self.details.clone(), source: None }
+    }
+
     /// A field with a value that it can't have.
     pub fn field(
         name: impl Into<Cow<'static, str>>,

@@ -171,6 +171,10 @@ pub struct Limits {
     #[arg(long, env = "SEND_BURST", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_burst: u32,
 
+    /// Messages of one connection to one chat that go to ingest in one call, when they have waited for the one before them
+    #[arg(long, env = "SENDS_TOGETHER", default_value_t = 16, value_parser = together)]
+    pub sends_together: usize,
+
     /// Messages a second of one user to all chats; never less than --send-rate, and twice as many at once
     #[arg(long, env = "SEND_PER_USER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_per_user: u32,
@@ -268,6 +272,14 @@ impl Default for Limits {
         }
         #[expect(clippy::expect_used, reason = "a test holds that every flag has a valid default")]
         Alone::try_parse_from(["gateway"]).expect("every flag has a valid default").limits
+    }
+}
+
+/// What ingest takes in one call.
+fn together(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=64) => Ok(count),
+        _ => Err("1 to 64 messages go together".to_owned()),
     }
 }
 

@@ -34,7 +34,7 @@ const UNKNOWN_LOGGED: usize = 10;
 
 /// What has ended.
 enum Done {
-    Sent(ChatId, Option<Arc<Pod>>),
+    Sent(ChatId, usize, Option<Arc<Pod>>),
     Acknowledged(ChatId),
     Synced,
     Other,
@@ -120,11 +120,17 @@ impl Inbound {
     /// Lets the requests go on until one has ended; `None` when there is none.
     pub async fn progress(&mut self) -> Option<()> {
         match self.running.next().await? {
-            Done::Sent(chat, pod) => {
-                self.count -= 1;
-                match self.sends.get_mut(&chat).and_then(VecDeque::pop_front) {
-                    Some(next) => self.start_send(next, pod),
-                    None => forget(&mut self.sends, &chat),
+            Done::Sent(chat, count, pod) => {
+                self.count -= count;
+                let together = self.gateway.limits.sends_together;
+                let next: Vec<Outgoing> = match self.sends.get_mut(&chat) {
+                    Some(waiting) => waiting.drain(..waiting.len().min(together)).collect(),
+                    None => Vec::new(),
+                };
+                if next.is_empty() {
+                    forget(&mut self.sends, &chat);
+                } else {
+                    self.start_send(chat, next, pod);
                 }
             }
             Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(Option::take) {
@@ -213,7 +219,7 @@ impl Inbound {
         if self.admits(&send.request_id, paced, Some(send.chat)) {
             match self.sends.get_mut(&send.chat) {
                 Some(waiting) => waiting.push_back(send),
-                None => self.start_send(send, None),
+                None => self.start_send(send.chat, vec![send], None),
             }
         }
     }
@@ -286,13 +292,13 @@ impl Inbound {
         }
     }
 
-    fn start_send(&mut self, send: Outgoing, mut pod: Option<Arc<Pod>>) {
-        let chat = send.chat;
+    fn start_send(&mut self, chat: ChatId, sends: Vec<Outgoing>, mut pod: Option<Arc<Pod>>) {
+        let count = sends.len();
         self.sends.entry(chat).or_default();
         let (gateway, link) = (self.gateway.clone(), self.link.clone());
         self.running.push(Box::pin(async move {
-            receive::send(gateway, link, send, &mut pod).await;
-            Done::Sent(chat, pod)
+            receive::send(gateway, link, sends, &mut pod).await;
+            Done::Sent(chat, count, pod)
         }));
     }
 

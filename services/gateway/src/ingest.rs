@@ -17,7 +17,8 @@ use platform::{Gate, Process, grpc::InternalToken, wire};
 use prometheus_client::metrics::gauge::Gauge;
 use proto::messaging::v1::{
     AckDeliveryRequest, AckDeliveryResponse, HeadsRequest, HeadsResponse, PersistMessageRequest,
-    PersistMessageResponse, SyncMessagesRequest, SyncMessagesResponse, ingest_client::IngestClient,
+    PersistMessageResponse, PersistMessagesRequest, PersistOutcome, Refusal, SyncMessagesRequest, SyncMessagesResponse,
+    ingest_client::IngestClient, persist_outcome,
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap, service::Interceptor as _, transport::Channel};
@@ -124,6 +125,34 @@ impl Ingest {
         self.ask(Operation::Send, chat, request, pod, call).await
     }
 
+    /// Stores messages of one connection, in their order, each with its own outcome.
+    ///
+    /// # Errors
+    /// When nobody knows whether any is stored.
+    pub async fn persist_all(
+        &self,
+        chat: ChatId,
+        messages: Vec<PersistMessageRequest>,
+        pod: &mut Option<Arc<Pod>>,
+    ) -> Result<Vec<Result<PersistMessageResponse, Error>>, Error> {
+        let count = messages.len();
+        // What is said of each message would have been said of its own call.
+        let call = |mut client: IngestClient<Channel>, request| async move {
+            let response = client.persist_messages(request).await?;
+            match response.get_ref().outcomes.first().and_then(failing) {
+                Some(status) if response.get_ref().outcomes.iter().all(|outcome| failing(outcome).is_some()) => {
+                    Err(status)
+                }
+                _ => Ok(response),
+            }
+        };
+        let request = PersistMessagesRequest { messages };
+        let answer = self.ask(Operation::Send, chat, request, pod, call).await?;
+        let mut outcomes: Vec<_> = answer.outcomes.into_iter().map(told).collect();
+        outcomes.resize_with(count, || Err(away("ingest left a message out")));
+        Ok(outcomes)
+    }
+
     /// Reads a page of a chat.
     ///
     /// # Errors
@@ -197,11 +226,9 @@ impl Ingest {
                     failure = Some(away(status.to_string()));
                 }
                 Ok(Err(status)) if !is_late(&status) => {
-                    let error = read(&status);
-                    let is_failing = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal);
                     // A refusal shows that it is well.
-                    pass.tell(if is_failing { Shown::Failing } else { Shown::Well });
-                    return Err(error);
+                    pass.tell(if is_failing(&status) { Shown::Failing } else { Shown::Well });
+                    return Err(read(&status));
                 }
                 Ok(Err(_)) | Err(_) => {
                     pass.tell(Shown::Failing);
@@ -254,6 +281,30 @@ impl Ingest {
 fn is_dead(status: &Status) -> bool {
     let is_broken = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     status.details().is_empty() && is_broken
+}
+
+fn told(outcome: PersistOutcome) -> Result<PersistMessageResponse, Error> {
+    match outcome.outcome {
+        Some(persist_outcome::Outcome::Stored(stored)) => Ok(stored),
+        Some(persist_outcome::Outcome::Refused(refused)) => Err(read(&status(&refused))),
+        None => Err(away("ingest said nothing of a message")),
+    }
+}
+
+fn status(refused: &Refusal) -> Status {
+    Status::with_details(Code::from_i32(refused.code), refused.message.clone(), refused.details.clone().into())
+}
+
+/// What is said of a message that ingest could not store, though nothing is wrong with it.
+fn failing(outcome: &PersistOutcome) -> Option<Status> {
+    match &outcome.outcome {
+        Some(persist_outcome::Outcome::Refused(refused)) => Some(status(refused)).filter(is_failing),
+        Some(persist_outcome::Outcome::Stored(_)) | None => None,
+    }
+}
+
+fn is_failing(status: &Status) -> bool {
+    matches!(read(status).kind(), ErrorKind::Unavailable | ErrorKind::Internal)
 }
 
 fn read(status: &Status) -> Error {

@@ -12,7 +12,7 @@ use domain::{
     limits,
     message::{Content, Sequence},
 };
-use platform::failpoint;
+use platform::{failpoint, trace};
 use proto::{
     frames::{self, Unread},
     messaging::v1::{
@@ -21,7 +21,7 @@ use proto::{
     },
 };
 use tokio::time::Instant;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     Gateway,
@@ -232,9 +232,37 @@ fn is_request_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
-/// Hands a message to ingest and tells the client how it ended: always, and once.
-pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, send: Outgoing, pod: &mut Option<Arc<Pod>>) {
-    let span = platform::trace::begin(tracing::info_span!(
+/// Hands messages of one connection to one chat to ingest, in their order, and tells the client how each ended: always,
+/// and once.
+pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, sends: Vec<Outgoing>, pod: &mut Option<Arc<Pod>>) {
+    let Some(chat) = sends.first().map(|send| send.chat) else { return };
+    let spans: Vec<Span> = sends.iter().map(|send| hop(&link, send)).collect();
+    let mut requests: Vec<PersistMessageRequest> = sends.iter().map(|send| request(&link, send)).collect();
+    failpoint::reached("receive.before");
+    let results = match requests.pop() {
+        Some(request) if requests.is_empty() => {
+            vec![gateway.ingest.persist(chat, request, pod).instrument(spans[0].clone()).await]
+        }
+        last => {
+            requests.extend(last);
+            for (request, span) in requests.iter_mut().zip(&spans) {
+                request.traceparent = trace::carry(span).unwrap_or_default();
+            }
+            match gateway.ingest.persist_all(chat, requests, pod).await {
+                Ok(results) => results,
+                Err(error) => sends.iter().map(|_| Err(error.again())).collect(),
+            }
+        }
+    };
+    failpoint::reached("receive.after");
+    for ((send, result), span) in sends.iter().zip(results).zip(spans) {
+        span.in_scope(|| answer(&gateway, &link, send, result));
+    }
+}
+
+/// The first hop of a message.
+fn hop(link: &Link, send: &Outgoing) -> Span {
+    trace::begin(tracing::info_span!(
         parent: None,
         "gateway.receive",
         trace_id = tracing::field::Empty,
@@ -242,18 +270,22 @@ pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, send: Outgoing, pod: &
         connection.id = %link.record.id,
         user.id = %link.record.user,
         request.id = send.request_id,
-    ));
-    let request = PersistMessageRequest {
+    ))
+}
+
+fn request(link: &Link, send: &Outgoing) -> PersistMessageRequest {
+    PersistMessageRequest {
         chat_id: send.chat.to_string(),
         sender_id: link.record.user.to_string(),
         client_message_id: send.client_id.to_string(),
         content_type: domain::message::TEXT.to_owned(),
         content: send.content.as_str().to_owned(),
         origin_connection: link.record.id.to_string(),
-    };
-    failpoint::reached("receive.before");
-    let result = gateway.ingest.persist(send.chat, request, pod).instrument(span).await;
-    failpoint::reached("receive.after");
+        traceparent: String::new(),
+    }
+}
+
+fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<PersistMessageResponse, Error>) {
     count(&gateway.metrics.sends, outcome(&result));
     match result {
         Ok(stored) => {
@@ -266,10 +298,10 @@ pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, send: Outgoing, pod: &
                 sequence: stored.sequence,
                 created_at: stored.created_at,
             };
-            link.answer(&gateway, &send.request_id, Payload::SendMessageAck(ack));
+            link.answer(gateway, &send.request_id, Payload::SendMessageAck(ack));
             gateway.metrics.send_latency.observe(send.at.elapsed().as_secs_f64());
         }
-        Err(error) => link.refuse(&gateway, &send.request_id, &error, Some(send.chat)),
+        Err(error) => link.refuse(gateway, &send.request_id, &error, Some(send.chat)),
     }
 }
 

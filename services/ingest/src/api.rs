@@ -7,14 +7,16 @@ use domain::{
     ids::{ChatId, UserId},
     message::{self, Content, Draft, Sequence, StoredMessage},
 };
+use futures_util::future::join_all;
 use platform::trace;
 use proto::messaging::v1::{
     AckDeliveryRequest, AckDeliveryResponse, ChatHead, HeadsRequest, HeadsResponse, PersistMessageRequest,
-    PersistMessageResponse, SyncItem, SyncMessagesRequest, SyncMessagesResponse, ingest_server::Ingest,
+    PersistMessageResponse, PersistMessagesRequest, PersistMessagesResponse, PersistOutcome, Refusal, SyncItem,
+    SyncMessagesRequest, SyncMessagesResponse, ingest_server::Ingest, persist_outcome,
 };
 use proto::topics::header;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::Instrument as _;
 
 use crate::{acknowledge::Acknowledge, persist::Persist, sync::Sync};
@@ -31,6 +33,9 @@ pub struct Api {
     pub stop: CancellationToken,
 }
 
+/// Messages of one call at most.
+const TOGETHER: usize = 64;
+
 #[tonic::async_trait]
 impl Ingest for Api {
     async fn persist_message(
@@ -43,29 +48,35 @@ impl Ingest for Api {
             .and_then(|value| value.to_str().ok())
             .filter(|context| !context.is_empty())
             .map(str::to_owned);
-        let within = platform::grpc::time_left(request.metadata()).unwrap_or(Duration::MAX);
-        if self.stop.is_cancelled() {
-            // In the transport's own words: nothing was begun, so the caller asks another one with the same id.
-            return Err(Status::unavailable("this process stops"));
+        let within = self.begin(request.metadata())?;
+        let request = PersistMessageRequest { traceparent: traceparent.unwrap_or_default(), ..request.into_inner() };
+        self.persist_one(&request, within).await.map(Response::new).map_err(refuse)
+    }
+
+    async fn persist_messages(
+        &self,
+        request: Request<PersistMessagesRequest>,
+    ) -> Result<Response<PersistMessagesResponse>, Status> {
+        let within = self.begin(request.metadata())?;
+        let messages = request.into_inner().messages;
+        if !(1..=TOGETHER).contains(&messages.len()) {
+            let message = format!("a call has 1 to {TOGETHER} messages");
+            return Err(refuse(Error::field("messages", "INVALID", message)));
         }
-        let draft = read_draft(&request.into_inner()).map_err(refuse)?;
-        let chat = draft.chat;
-        let span = tracing::info_span!(
-            parent: None,
-            "durability.persist",
-            trace_id = tracing::field::Empty,
-            chat.id = %chat,
-            client_message.id = %draft.client_id,
-        );
-        let span = trace::follow(span, traceparent.as_deref());
-        let traceparent = trace::carry(&span).or(traceparent);
-        let stored = self.persist.persist(draft, traceparent, within).instrument(span).await.map_err(refuse)?;
-        Ok(Response::new(PersistMessageResponse {
-            message_id: stored.original.id.to_string(),
-            sequence: stored.original.sequence.0,
-            created_at: stored.original.created_at.0,
-            is_duplicate: stored.is_duplicate,
-        }))
+        // Each is asked for before any is waited for, in their order: so they are stored.
+        let all = messages.iter().map(|message| self.persist_one(message, within));
+        let outcomes = join_all(all).await.into_iter().map(|result| {
+            let outcome = match result.map_err(refuse) {
+                Ok(stored) => persist_outcome::Outcome::Stored(stored),
+                Err(status) => persist_outcome::Outcome::Refused(Refusal {
+                    code: status.code().into(),
+                    message: status.message().to_owned(),
+                    details: status.details().to_vec(),
+                }),
+            };
+            PersistOutcome { outcome: Some(outcome) }
+        });
+        Ok(Response::new(PersistMessagesResponse { outcomes: outcomes.collect() }))
     }
 
     async fn sync_messages(
@@ -105,6 +116,42 @@ impl Ingest for Api {
         let (acked, read) = (Sequence(request.last_acked_sequence), request.last_read_sequence.map(Sequence));
         let stored = self.acknowledge.acknowledge(chat, user, acked, read).await.map_err(refuse)?;
         Ok(Response::new(AckDeliveryResponse { last_acked_sequence: stored.0 }))
+    }
+}
+
+impl Api {
+    /// How long the caller of a new request waits.
+    fn begin(&self, metadata: &MetadataMap) -> Result<Duration, Status> {
+        if self.stop.is_cancelled() {
+            // In the transport's own words: nothing was begun, so the caller asks another one with the same id.
+            return Err(Status::unavailable("this process stops"));
+        }
+        Ok(platform::grpc::time_left(metadata).unwrap_or(Duration::MAX))
+    }
+
+    async fn persist_one(
+        &self,
+        request: &PersistMessageRequest,
+        within: Duration,
+    ) -> Result<PersistMessageResponse, Error> {
+        let draft = read_draft(request)?;
+        let span = tracing::info_span!(
+            parent: None,
+            "durability.persist",
+            trace_id = tracing::field::Empty,
+            chat.id = %draft.chat,
+            client_message.id = %draft.client_id,
+        );
+        let told = Some(request.traceparent.as_str()).filter(|context| !context.is_empty());
+        let span = trace::follow(span, told);
+        let traceparent = trace::carry(&span).or_else(|| told.map(str::to_owned));
+        let stored = self.persist.persist(draft, traceparent, within).instrument(span).await?;
+        Ok(PersistMessageResponse {
+            message_id: stored.original.id.to_string(),
+            sequence: stored.original.sequence.0,
+            created_at: stored.original.created_at.0,
+            is_duplicate: stored.is_duplicate,
+        })
     }
 }
 

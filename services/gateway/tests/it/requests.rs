@@ -120,6 +120,42 @@ async fn a_burst_to_one_chat_is_stored_in_its_order() {
 }
 
 #[tokio::test]
+async fn what_waited_goes_together_and_each_has_its_own_answer() {
+    in_both(async |protocol| {
+        let world = World::with(Limits { send_rate: 1000, send_burst: 1000, sends_together: 4, ..roomy() })
+            .await
+            .speaking(protocol);
+        let mut client = world.connect(user()).await;
+        let chat = chat();
+        world.ingest.is_gated.store(true, Ordering::SeqCst);
+        client.send("r0", chat, "m0").await;
+        eventually("under way", || world.ingest.under_way.load(Ordering::SeqCst) == 1).await;
+        for number in 1..=6 {
+            let content = if number == 3 { "!NotAMember".to_owned() } else { format!("m{number}") };
+            client.send(&format!("r{number}"), chat, &content).await;
+        }
+        // The answer to the last heartbeat says that all before it was read.
+        beat(&mut client, "read").await;
+        world.ingest.is_gated.store(false, Ordering::SeqCst);
+        world.ingest.gate.0.add_permits(1);
+        for number in 0..=6 {
+            let request = format!("r{number}");
+            if number == 3 {
+                assert_eq!(client.error(&request).await.code, "NOT_A_MEMBER");
+                continue;
+            }
+            let frame = client.next().await;
+            assert_eq!(frame.request_id, request, "{frame:?}");
+            let Some(Payload::SendMessageAck(ack)) = frame.payload else { panic!("{frame:?}") };
+            assert_eq!(ack.sequence, if number < 3 { number + 1 } else { number });
+        }
+        assert_eq!(world.ingest.texts(chat), ["m0", "m1", "m2", "m4", "m5", "m6"]);
+        assert_eq!(*world.ingest.calls_of_many.lock().expect("whole"), [4, 2], "one alone, four, and the two left");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_chat_that_is_slow_holds_up_no_other() {
     in_both(async |protocol| {
         let world = World::new().await.speaking(protocol);

@@ -7,7 +7,10 @@ use platform::Process;
 use proto::messaging::v1::{ingest_server::IngestServer, server_frame::Payload};
 use tokio::{net::TcpListener, time::Instant};
 
-use crate::world::{Client, IngestDoor, PATIENCE, World, chat, eventually, roomy, user};
+use crate::{
+    ingest::IngestDoor,
+    world::{Client, PATIENCE, World, chat, eventually, roomy, user},
+};
 
 /// Whether the send was acknowledged; else nobody knows, and the hint says when to come again.
 async fn acknowledged(client: &mut Client, request_id: &str) -> Result<(), Option<u32>> {

@@ -1,21 +1,12 @@
 //! A gateway with everything around it.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
-    Clock as _, Error, ErrorKind, Ids as _, Millis,
-    ids::{ChatId, ConnectionId, SessionId, UserId},
-    ports::{ConnectionRegistry, Revocations, connection_registry::Registered},
-    route::{Connection, GatewayId},
+    Clock as _, Ids as _,
+    ids::{ChatId, SessionId, UserId},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use gateway::{
@@ -28,26 +19,24 @@ use platform::{
     clock::{SystemClock, SystemIds},
     grpc::InternalToken,
     tokens::{AUDIENCE, Claims, ISSUER},
-    wire,
 };
 use proto::{
     frames,
     messaging::v1::{
-        AckDeliveryRequest, AckDeliveryResponse, ChatHead, ClientFrame, DeliveryAnswer, DeliveryFrame, HeadsRequest,
-        HeadsResponse, PersistMessageRequest, PersistMessageResponse, SendMessage, ServerFrame, SyncItem,
-        SyncMessagesRequest, SyncMessagesResponse,
-        client_frame::Payload as Ask,
-        delivery_client::DeliveryClient,
-        ingest_server::{Ingest, IngestServer},
-        server_frame::Payload,
+        ClientFrame, DeliveryAnswer, DeliveryFrame, SendMessage, ServerFrame, client_frame::Payload as Ask,
+        delivery_client::DeliveryClient, server_frame::Payload,
     },
 };
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error as SocketError, Message, client::IntoClientRequest as _, http::HeaderValue},
 };
-use tonic::{Request, Response, Status};
+
+use crate::{
+    ingest::{FakeIngest, serve_ingest},
+    memory::{MemoryRegistry, MemoryRevocations},
+};
 
 /// No wait is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -393,209 +382,5 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "never {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-pub(crate) async fn serve_ingest(process: &Process, ingest: Arc<FakeIngest>, token: &InternalToken) -> SocketAddr {
-    let (listener, address) = process.bind("ingest", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bound");
-    let server = IngestServer::with_interceptor(IngestDoor(ingest), token.require());
-    process.serve_grpc("ingest", listener, tonic::service::Routes::new(server));
-    address
-}
-
-/// Stores messages in memory; a content of `!KIND` is refused with that kind.
-#[derive(Default)]
-pub(crate) struct FakeIngest {
-    pub(crate) stored: Mutex<BTreeMap<ChatId, Vec<PersistMessageRequest>>>,
-    pub(crate) acks: Mutex<Vec<AckDeliveryRequest>>,
-    /// While it is set, sends wait for permits of `gate`.
-    pub(crate) is_gated: AtomicBool,
-    pub(crate) gate: Semaphore0,
-    pub(crate) under_way: AtomicUsize,
-    pub(crate) syncs_under_way: AtomicUsize,
-    pub(crate) most_syncs: AtomicUsize,
-}
-
-/// A semaphore that begins empty.
-pub(crate) struct Semaphore0(pub(crate) Semaphore);
-
-impl Default for Semaphore0 {
-    fn default() -> Self {
-        Self(Semaphore::new(0))
-    }
-}
-
-impl FakeIngest {
-    pub(crate) fn texts(&self, chat: ChatId) -> Vec<String> {
-        let stored = self.stored.lock().expect("whole");
-        stored.get(&chat).map(|list| list.iter().map(|send| send.content.clone()).collect()).unwrap_or_default()
-    }
-}
-
-pub(crate) struct IngestDoor(pub(crate) Arc<FakeIngest>);
-
-#[tonic::async_trait]
-impl Ingest for IngestDoor {
-    async fn persist_message(
-        &self,
-        request: Request<PersistMessageRequest>,
-    ) -> Result<Response<PersistMessageResponse>, Status> {
-        let send = request.into_inner();
-        self.0.under_way.fetch_add(1, Ordering::SeqCst);
-        if self.0.is_gated.load(Ordering::SeqCst) {
-            self.0.gate.0.acquire().await.expect("open").forget();
-        }
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
-        let kind = ErrorKind::ALL.into_iter().find(|kind| send.content == format!("!{kind:?}"));
-        if let Some(kind) = kind {
-            return Err(wire::to_status(&Error::new(kind, "refused")));
-        }
-        let mut stored = self.0.stored.lock().expect("whole");
-        let list = stored.entry(send.chat_id.parse().expect("a chat")).or_default();
-        let at = list.iter().position(|old| old.client_message_id == send.client_message_id);
-        let is_duplicate = at.is_some();
-        let at = at.unwrap_or_else(|| {
-            list.push(send);
-            list.len() - 1
-        });
-        let message_id = format!("msg_{}", SystemIds.ulid());
-        Ok(Response::new(PersistMessageResponse { message_id, sequence: at as u64 + 1, created_at: 7, is_duplicate }))
-    }
-
-    async fn sync_messages(
-        &self,
-        request: Request<SyncMessagesRequest>,
-    ) -> Result<Response<SyncMessagesResponse>, Status> {
-        let request = request.into_inner();
-        let now = self.0.syncs_under_way.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.most_syncs.fetch_max(now, Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        self.0.syncs_under_way.fetch_sub(1, Ordering::SeqCst);
-        let stored = self.0.stored.lock().expect("whole");
-        let Some(list) = stored.get(&request.chat_id.parse().expect("a chat")) else {
-            return Err(wire::to_status(&Error::new(ErrorKind::NotAMember, "not a member")));
-        };
-        let above = list.iter().zip(1_u64..).filter(|(_, sequence)| *sequence > request.after_sequence);
-        let page = above.take(request.limit as usize).map(|(send, sequence)| SyncItem {
-            sequence,
-            sender_id: send.sender_id.clone(),
-            content: send.content.clone(),
-            client_message_id: Some(send.client_message_id.clone()),
-            ..SyncItem::default()
-        });
-        let messages: Vec<_> = page.collect();
-        let end = messages.last().map_or(request.after_sequence, |item| item.sequence);
-        let has_more = end < list.len() as u64;
-        Ok(Response::new(SyncMessagesResponse { messages, has_more }))
-    }
-
-    async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsResponse>, Status> {
-        let stored = self.0.stored.lock().expect("whole");
-        let mut response = HeadsResponse::default();
-        for chat_id in request.into_inner().chat_ids {
-            match stored.get(&chat_id.parse().expect("a chat")) {
-                Some(list) => response.chats.push(ChatHead { chat_id, current_sequence: list.len() as u64 }),
-                None => response.not_member.push(chat_id),
-            }
-        }
-        Ok(Response::new(response))
-    }
-
-    async fn ack_delivery(
-        &self,
-        request: Request<AckDeliveryRequest>,
-    ) -> Result<Response<AckDeliveryResponse>, Status> {
-        let ack = request.into_inner();
-        let last_acked_sequence = ack.last_acked_sequence;
-        self.0.acks.lock().expect("whole").push(ack);
-        Ok(Response::new(AckDeliveryResponse { last_acked_sequence }))
-    }
-}
-
-/// The registry in memory; entries don't lapse by themselves.
-#[derive(Default)]
-pub(crate) struct MemoryRegistry {
-    pub(crate) connections: Mutex<HashMap<ConnectionId, Connection>>,
-    announced: Mutex<HashSet<GatewayId>>,
-    pub(crate) is_away: AtomicBool,
-}
-
-impl MemoryRegistry {
-    pub(crate) fn wipe(&self) {
-        self.connections.lock().expect("whole").clear();
-        self.announced.lock().expect("whole").clear();
-    }
-
-    pub(crate) fn of(&self, user: UserId) -> usize {
-        self.connections.lock().expect("whole").values().filter(|one| one.user == user).count()
-    }
-
-    fn reach(&self) -> Result<(), Error> {
-        if self.is_away.load(Ordering::SeqCst) { Err(Error::unavailable("away", "told to")) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl ConnectionRegistry for MemoryRegistry {
-    async fn register(&self, connection: &Connection, _: Millis, _: Duration) -> Result<Registered, Error> {
-        self.reach()?;
-        let mut all = self.connections.lock().expect("whole");
-        all.insert(connection.id, connection.clone());
-        let own = all.values().filter(|one| one.user == connection.user);
-        let replaced = own.clone().filter(|one| one.device == connection.device && one.id != connection.id);
-        let replaced = replaced.map(|one| (one.id, one.gateway.clone())).collect();
-        Ok(Registered { live: u32::try_from(own.count()).expect("few"), replaced })
-    }
-
-    async fn deregister(&self, connection: &Connection) -> Result<u32, Error> {
-        self.reach()?;
-        self.connections.lock().expect("whole").remove(&connection.id);
-        Ok(u32::try_from(self.of(connection.user)).expect("few"))
-    }
-
-    async fn renew(&self, connections: &[Connection], _: Millis, _: Duration) -> Result<Vec<ConnectionId>, Error> {
-        self.reach()?;
-        let all = self.connections.lock().expect("whole");
-        Ok(connections.iter().map(|one| one.id).filter(|id| !all.contains_key(id)).collect())
-    }
-
-    async fn announce(&self, gateway: &GatewayId, _: Duration) -> Result<bool, Error> {
-        self.reach()?;
-        Ok(!self.announced.lock().expect("whole").insert(gateway.clone()))
-    }
-
-    async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {
-        self.reach()?;
-        let all = self.connections.lock().expect("whole");
-        let of = |user: &UserId| all.values().filter(|one| one.user == *user).map(|one| one.gateway.clone()).collect();
-        Ok(users.iter().map(of).collect())
-    }
-}
-
-/// Revocations in memory.
-#[derive(Default)]
-pub(crate) struct MemoryRevocations {
-    pub(crate) revoked: Mutex<HashSet<String>>,
-    pub(crate) is_away: AtomicBool,
-}
-
-#[async_trait]
-impl Revocations for MemoryRevocations {
-    async fn is_revoked(&self, token_id: &str, session: SessionId) -> Result<bool, Error> {
-        if self.is_away.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("away", "told to"));
-        }
-        let revoked = self.revoked.lock().expect("whole");
-        Ok(revoked.contains(token_id) || revoked.contains(&session.to_string()))
-    }
-
-    async fn revoke_token(&self, token_id: &str, _: Duration) -> Result<(), Error> {
-        self.revoked.lock().expect("whole").insert(token_id.to_owned());
-        Ok(())
-    }
-
-    async fn revoke_session(&self, session: SessionId, _: Duration) -> Result<(), Error> {
-        self.revoked.lock().expect("whole").insert(session.to_string());
-        Ok(())
     }
 }

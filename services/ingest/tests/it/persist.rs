@@ -3,7 +3,9 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use domain::{ErrorKind, message::Sequence};
-use proto::messaging::v1::{PersistMessageRequest, ingest_server::Ingest as _};
+use proto::messaging::v1::{
+    PersistMessageRequest, PersistMessagesRequest, ingest_server::Ingest as _, persist_outcome::Outcome,
+};
 use tonic::Request;
 
 use crate::{
@@ -248,6 +250,48 @@ async fn who_waits_too_long_is_told_that_nobody_knows_and_is_not_stored_later() 
     eventually("all is done", || node.api.persist.is_idle()).await;
     assert_eq!(world.store.texts(chat), ["under way"]);
     eventually("what is stored is published", || world.log.sequences(chat) == [1]).await;
+}
+
+#[tokio::test]
+async fn messages_of_one_call_are_stored_in_their_order_each_with_its_own_outcome() {
+    let world = World::new();
+    let (chat, members) = world.chat(1);
+    let node = world.node().await;
+    let message = |text: &str| {
+        let draft = world.draft(chat, members[0], text);
+        PersistMessageRequest {
+            chat_id: chat.to_string(),
+            sender_id: draft.sender.to_string(),
+            client_message_id: draft.client_id.to_string(),
+            content: text.to_owned(),
+            ..PersistMessageRequest::default()
+        }
+    };
+    let call = |messages| node.api.persist_messages(Request::new(PersistMessagesRequest { messages }));
+    let mut messages: Vec<_> = (0..40).map(|place| message(&place.to_string())).collect();
+    messages[7].content = "x".repeat(4097);
+    messages.push(messages[3].clone());
+    let outcomes = call(messages).await.expect("an answer").into_inner().outcomes;
+    let told: Vec<_> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome.outcome.expect("one") {
+            Outcome::Stored(stored) => Ok(stored.sequence),
+            Outcome::Refused(refused) => Err(refused.code),
+        })
+        .collect();
+    let mut expected: Vec<_> = (1..=40).map(Ok).collect();
+    expected.insert(7, Err(tonic::Code::InvalidArgument.into()));
+    expected.truncate(40);
+    expected.push(Ok(4));
+    assert_eq!(told, expected);
+    let texts: Vec<_> = (0..40).filter(|place| *place != 7).map(|place| place.to_string()).collect();
+    assert_eq!(world.store.texts(chat), texts);
+    assert!(world.store.state().commits.len() <= 3, "natural batches, not one call a message");
+    for count in [0, 65] {
+        let messages = (0..count).map(|_| message("too few, or too many")).collect();
+        let status = call(messages).await.expect_err("refused");
+        assert_eq!(platform::wire::from_status(&status).kind(), ErrorKind::InvalidArgument);
+    }
 }
 
 #[tokio::test]

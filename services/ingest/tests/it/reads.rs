@@ -116,6 +116,7 @@ async fn a_send_is_checked_again_before_anything_is_stored() {
         content_type: "text/plain".to_owned(),
         content: "hello".to_owned(),
         origin_connection: String::new(),
+        traceparent: String::new(),
     };
     let bad = [
         (PersistMessageRequest { chat_id: "chat_x".to_owned(), ..good.clone() }, ErrorKind::InvalidArgument),
