@@ -2,6 +2,10 @@
 
 #[cfg(test)]
 #[macro_use]
+#[path = "../tests/it/on.rs"]
+mod on;
+
+#[cfg(test)]
 mod contract;
 pub mod dynamodb;
 pub mod kafka;

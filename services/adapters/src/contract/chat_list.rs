@@ -94,7 +94,7 @@ async fn more_chats_than_one_batch_holds_are_all_listed(on: On) {
     assert_eq!(list.chat(owner, unknown).await.expect("read"), None);
 }
 
-on_every_store! {
+on_all_systems! {
     a_listed_chat_has_its_head_its_last_message_and_the_members_watermark,
     more_chats_than_one_batch_holds_are_all_listed,
 }

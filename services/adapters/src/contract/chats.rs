@@ -261,7 +261,7 @@ async fn changes_of_a_chat_are_in_the_outbox_in_their_order(on: On) {
     assert_eq!(left, who);
 }
 
-on_every_store! {
+on_all_systems! {
     two_users_have_one_direct_chat_whoever_asks_first,
     a_direct_chat_keeps_its_members,
     the_last_place_of_a_group_is_given_once,

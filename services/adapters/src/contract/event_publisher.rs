@@ -252,7 +252,7 @@ async fn a_stopping_process_writes_what_the_producer_holds(on: On) {
     assert_eq!(publisher.publish(record("chat_a", "late")).err(), Some(PublishFailure::Fatal));
 }
 
-on_every_log! {
+on_all_systems! {
     records_of_a_key_are_written_in_order_with_their_headers,
     a_record_lies_in_the_agreed_partition_of_its_chat,
     a_refused_record_does_not_end_the_producer,

@@ -228,7 +228,7 @@ async fn a_dead_letter_holds_the_record_as_it_came(on: On) {
     in_time(process.shut_down()).await;
 }
 
-on_every_log! {
+on_all_systems! {
     records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset,
     a_paused_partition_is_still_and_comes_back_without_a_loss,
     a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked,

@@ -73,7 +73,7 @@ async fn a_phone_without_a_code_has_none_that_is_good(on: On) {
     assert_eq!(codes.count_attempt(PHONE, Millis(now()), 5).await.expect("looked"), Attempt::NoneGood);
 }
 
-on_every_store! {
+on_all_systems! {
     a_code_counts_until_it_expires,
     attempts_at_once_are_each_counted_up_to_the_limit,
     a_phone_without_a_code_has_none_that_is_good,

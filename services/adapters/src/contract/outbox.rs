@@ -113,7 +113,7 @@ async fn a_shard_has_one_holder_until_it_lets_go_or_its_lease_expires(on: On) {
     assert!(world.outbox.entries(shard, None, 10).await.expect("entries").is_empty(), "a lease is no entry");
 }
 
-on_every_store! {
+on_all_systems! {
     a_group_of_one_hundred_is_whole_after_one_step,
     another_process_finishes_a_group_that_was_left_half_made,
     somebody_added_while_a_group_is_being_made_is_counted_once,

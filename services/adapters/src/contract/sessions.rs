@@ -111,7 +111,7 @@ async fn tokens_rotate_once_from_each_state_and_the_last_one_is_kept(on: On) {
     assert!(!sessions.rotate(begun.id, winner.refresh, &next(20)).await.expect("an outcome"));
 }
 
-on_every_store! {
+on_all_systems! {
     a_login_uses_its_code_up_and_registers_a_phone_once,
     tokens_rotate_once_from_each_state_and_the_last_one_is_kept,
 }

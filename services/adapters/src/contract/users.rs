@@ -77,7 +77,7 @@ async fn only_people_who_exist_are_renamed(on: On) {
     assert_eq!(users.user(nobody).await.expect("read"), None);
 }
 
-on_every_store! {
+on_all_systems! {
     people_are_found_by_id_and_by_phone,
     more_people_than_one_batch_holds_are_all_found,
     only_people_who_exist_are_renamed,

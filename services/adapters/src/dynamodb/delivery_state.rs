@@ -80,7 +80,7 @@ mod tests {
         contract::delivery_state::run(&world, &DeliveryState::new(world.store.clone())).await;
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

@@ -98,7 +98,7 @@ mod tests {
         contract::heads::run(&world, &Heads::new(world.store.clone())).await;
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

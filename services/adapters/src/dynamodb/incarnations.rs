@@ -184,7 +184,7 @@ mod tests {
         contract::incarnations::run(&Incarnations::new(world.store.clone())).await;
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         contract::membership_directory::run(&world, &MembershipDirectory::new(world.store.clone())).await;
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

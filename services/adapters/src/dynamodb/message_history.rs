@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(history.holes().get(), 1, "the one hole of the contract was counted");
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

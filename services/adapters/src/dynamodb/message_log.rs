@@ -308,7 +308,7 @@ mod tests {
         contract::message_log::run(&world, &MessageLog::new(world.store.clone())).await;
     }
 
-    on_every_store! {
+    on_all_systems! {
         it_keeps_the_contract,
     }
 }

@@ -27,7 +27,8 @@ use proto::{
 
 use crate::{
     gateway::Gateway,
-    systems::{On, Systems, on_all_systems},
+    on::On,
+    systems::Systems,
     world::{envelope, eventually, sequences, stored},
 };
 

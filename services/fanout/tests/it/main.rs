@@ -1,5 +1,9 @@
 //! fanout on ports in memory and real delivery streams; and on embedded and real systems.
 
+#[macro_use]
+#[path = "../../../adapters/tests/it/on.rs"]
+mod on;
+
 mod contract;
 mod gateway;
 #[path = "../../../adapters/tests/it/ground.rs"]

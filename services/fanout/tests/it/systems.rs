@@ -27,40 +27,12 @@ use proto::topics::Topic;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::{gateway::Gateway, ground, world::eventually};
+use crate::{gateway::Gateway, ground, on::On, world::eventually};
 
 /// No wait is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Partitions of each topic.
 const PARTITIONS: u32 = 4;
-
-/// Where a test runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum On {
-    /// What `embedded` starts.
-    Embedded,
-    /// Apache Kafka and DynamoDB Local; the cache is a real `redis-server` everywhere.
-    Real,
-}
-
-/// Makes each of these functions a test on the embedded and on the real systems.
-macro_rules! on_all_systems {
-    ($($name:ident),+ $(,)?) => {
-        mod on_embedded_systems {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                Box::pin(super::$name(crate::systems::On::Embedded)).await;
-            })+
-        }
-        mod on_real_systems {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                Box::pin(super::$name(crate::systems::On::Real)).await;
-            })+
-        }
-    };
-}
-pub(crate) use on_all_systems;
 
 /// Everything around a fanout.
 pub(crate) struct Systems {

@@ -24,7 +24,8 @@ use proto::{
 };
 
 use crate::{
-    systems::{On, PARTITIONS, Systems, on_all_systems},
+    on::On,
+    systems::{PARTITIONS, Systems},
     world::eventually,
 };
 

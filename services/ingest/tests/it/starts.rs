@@ -11,10 +11,7 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
-use crate::{
-    systems::{On, Systems, on_all_systems},
-    world::eventually,
-};
+use crate::{on::On, systems::Systems, world::eventually};
 
 /// An address at which nobody listens.
 async fn nobody() -> SocketAddr {

@@ -41,7 +41,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
-use crate::{ground, world::eventually};
+use crate::{ground, on::On, world::eventually};
 
 /// No wait is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -49,34 +49,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 const MARKER: &str = "marker";
 /// Partitions of the topic.
 pub(crate) const PARTITIONS: u32 = 8;
-
-/// Where a test runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum On {
-    /// What `embedded` starts.
-    Embedded,
-    /// Apache Kafka and DynamoDB Local.
-    Real,
-}
-
-/// Makes each of these functions a test on the embedded and on the real systems.
-macro_rules! on_all_systems {
-    ($($name:ident),+ $(,)?) => {
-        mod on_embedded_systems {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                Box::pin(super::$name(crate::systems::On::Embedded)).await;
-            })+
-        }
-        mod on_real_systems {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                Box::pin(super::$name(crate::systems::On::Real)).await;
-            })+
-        }
-    };
-}
-pub(crate) use on_all_systems;
 
 /// A store and a log with what the service needs in them; all of it ends with [`Systems::stop`].
 pub(crate) struct Systems {
