@@ -32,6 +32,25 @@ use crate::{
     world::{envelope, eventually, sequences, stored},
 };
 
+/// A chat of Anna, who is at a gateway, and Ben, who is away.
+struct Pair {
+    systems: Systems,
+    gateway: Gateway,
+    ben: UserId,
+    chat: ChatId,
+}
+
+impl Pair {
+    async fn start(on: On) -> Self {
+        let systems = Systems::start(on).await;
+        let gateway = systems.gateway().await;
+        let (anna, ben) = (systems.user(), systems.user());
+        let chat = systems.chat(anna, ben).await;
+        systems.connect(anna, &gateway).await;
+        Self { systems, gateway, ben, chat }
+    }
+}
+
 fn event(chat: ChatId, sender: UserId, sequence: u64) -> Envelope {
     let message = MessagePersisted {
         message_id: format!("msg_{sequence}"),
@@ -90,11 +109,7 @@ async fn ct_kf_01_a_message_goes_to_every_device_of_every_member_with_one_frame_
 
 /// CT-KF-02: what is pushed is what the event says.
 async fn ct_kf_02_a_push_has_every_field_of_the_event(on: On) {
-    let systems = Systems::start(on).await;
-    let gateway = systems.gateway().await;
-    let (anna, ben) = (systems.user(), systems.user());
-    let chat = systems.chat(anna, ben).await;
-    systems.connect(anna, &gateway).await;
+    let Pair { systems, gateway, ben, chat } = Pair::start(on).await;
     let fanout = systems.fanout().await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
     let envelope = event(chat, ben, 7);
@@ -140,11 +155,7 @@ async fn ct_kf_03_what_nobody_is_online_for_is_attempted_and_committed(on: On) {
 
 /// CT-KF-DLQ, `poison_pill_isolation`, `poison_pill_bounded`: what nobody can read is kept apart, and the rest goes on.
 async fn ct_kf_dlq_what_nobody_can_read_becomes_a_dead_letter_and_the_partition_goes_on(on: On) {
-    let systems = Systems::start(on).await;
-    let gateway = systems.gateway().await;
-    let (anna, ben) = (systems.user(), systems.user());
-    let chat = systems.chat(anna, ben).await;
-    systems.connect(anna, &gateway).await;
+    let Pair { systems, gateway, ben, chat } = Pair::start(on).await;
     let fanout = systems.fanout().await;
     systems.publish(chat, event(chat, ben, 1).encode_to_vec(), Vec::new()).await;
     let poison = b"\xff not an envelope".to_vec();
@@ -169,11 +180,7 @@ async fn ct_kf_dlq_what_nobody_can_read_becomes_a_dead_letter_and_the_partition_
 
 /// A hole of the log that the store has too: fanout waits for it as long as readers do, and goes on.
 async fn a_hole_that_the_store_has_too_is_passed_over(on: On) {
-    let systems = Systems::start(on).await;
-    let gateway = systems.gateway().await;
-    let (anna, ben) = (systems.user(), systems.user());
-    let chat = systems.chat(anna, ben).await;
-    systems.connect(anna, &gateway).await;
+    let Pair { systems, gateway, ben, chat } = Pair::start(on).await;
     let log = MessageLog::new(dynamodb::Store::new(&systems.store).await);
     let message = StoredMessage { chat, sender: ben, sequence: Sequence(5), ..stored(5) };
     let publisher = PublisherMark::new(Incarnation::new(&*systems.process.ids()), Slot(1), chat);
