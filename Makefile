@@ -77,7 +77,7 @@ broken: faulty ground ## Run the broken builds, each of which the checker must r
 	@"$(BINARIES)/faults" --broken $(ARGS)
 
 bench: setup ground ## Measure what messages cost, optimised, on real systems (ARGS="one-chat --seconds 20"); JSON in target/bench
-	@$(CARGO) build --locked --release --workspace --bins
+	@$(CARGO) build --locked --release --workspace $(addprefix --bin ,gateway ingest fanout chatmgmt provision bench)
 	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat); do \
 		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done
 

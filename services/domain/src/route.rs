@@ -1,6 +1,6 @@
 //! Where a live connection is.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
     Error, ErrorKind, Millis,
@@ -9,13 +9,13 @@ use crate::{
 
 /// One run of one gateway: the address of its delivery stream, and an epoch that no other run has (D5.1).
 ///
-/// The text form is `<address>#<epoch>`.
+/// The text form is `<address>#<epoch>`. Copies share their text: every user of a batch has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayId {
     /// `host:port` of its gRPC server.
-    pub address: String,
+    pub address: Arc<str>,
     /// New with each start of the process.
-    pub epoch: String,
+    pub epoch: Arc<str>,
 }
 
 impl fmt::Display for GatewayId {
@@ -30,7 +30,7 @@ impl FromStr for GatewayId {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once('#') {
             Some((address, epoch)) if !address.is_empty() && !epoch.is_empty() => {
-                Ok(Self { address: address.to_owned(), epoch: epoch.to_owned() })
+                Ok(Self { address: address.into(), epoch: epoch.into() })
             }
             _ => Err(Error::new(ErrorKind::InvalidArgument, "not a gateway id")),
         }

@@ -10,17 +10,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domain::route::GatewayId;
+use domain::{ids::UserId, route::GatewayId};
 use platform::{Process, grpc::InternalToken};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::config::Limits;
-use link::{Link, Outgoing};
+use link::{Link, Outgoing, Owed};
 
 /// The streams to all gateways.
 pub struct Gateways {
-    links: Mutex<HashMap<String, Arc<Link>>>,
+    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
     process: Process,
     token: InternalToken,
     limits: Limits,
@@ -31,7 +31,7 @@ pub struct Sent {
     /// To whom.
     pub gateway: GatewayId,
     /// For whom.
-    pub users: Vec<String>,
+    pub users: Vec<UserId>,
     answer: Option<oneshot::Receiver<DeliveryAnswer>>,
     deadline: Instant,
 }
@@ -42,11 +42,12 @@ impl Gateways {
         Arc::new(Self { links: Mutex::new(HashMap::new()), process: process.clone(), token, limits: limits.clone() })
     }
 
-    /// Puts a frame on the way; frames to one gateway keep their order. Waits for nothing.
-    pub fn send(self: &Arc<Self>, gateway: &GatewayId, frame: DeliveryFrame) -> Sent {
-        let users = frame.user_ids.clone();
+    /// Puts a frame for those users on the way; frames to one gateway keep their order. Waits for nothing.
+    pub fn send(self: &Arc<Self>, gateway: &GatewayId, users: Vec<UserId>, frame: &DeliveryFrame) -> Sent {
+        let user_ids = users.iter().map(UserId::to_string).collect();
+        let frame = DeliveryFrame { gateway_id: gateway.to_string(), user_ids, ..frame.clone() };
         let (reply, answer) = oneshot::channel();
-        let taken = self.link(gateway).send(Outgoing { frame, owed: Vec::new(), reply });
+        let taken = self.link(gateway).send(Outgoing { frame, owed: Owed::default(), reply });
         let deadline = Instant::now() + self.limits.delivery_timeout;
         Sent { gateway: gateway.clone(), users, answer: taken.then_some(answer), deadline }
     }
@@ -58,14 +59,14 @@ impl Gateways {
             None => None,
         };
         if answer.is_none() {
-            self.owe(&sent.gateway, sent.users.clone());
+            self.owe(&sent.gateway, &sent.users);
         }
         answer
     }
 
     /// Remembers that these users of that gateway missed a frame.
-    pub fn owe(self: &Arc<Self>, gateway: &GatewayId, users: Vec<String>) {
-        self.link(gateway).owe(&gateway.to_string(), users);
+    pub fn owe(self: &Arc<Self>, gateway: &GatewayId, users: &[UserId]) {
+        self.link(gateway).owe(&gateway.to_string(), users.iter().copied());
     }
 
     /// Forgets what that run of a gateway was owed: its connections are gone, and their clients sync.
@@ -97,7 +98,7 @@ impl Gateways {
         is_unused
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Link>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Link>>> {
         // Plain data, whole even when a task panicked while it held them.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }

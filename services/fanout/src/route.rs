@@ -184,18 +184,14 @@ impl Route {
         };
         let each = users.iter().flat_map(|user| {
             let gateways = routes.gateways.get(user).map(Vec::as_slice).unwrap_or_default();
-            gateways.iter().map(|gateway| (gateway, user.to_string()))
+            gateways.iter().map(|gateway| (gateway, *user))
         });
         let sent = self.send(&frame, by_gateway(each));
         OnTheWay { frame, sent }
     }
 
-    fn send(&self, frame: &DeliveryFrame, users: BTreeMap<&GatewayId, Vec<String>>) -> Vec<Sent> {
-        let each = users.into_iter().map(|(gateway, user_ids)| {
-            let frame = DeliveryFrame { gateway_id: gateway.to_string(), user_ids, ..frame.clone() };
-            self.gateways.send(gateway, frame)
-        });
-        each.collect()
+    fn send(&self, frame: &DeliveryFrame, users: BTreeMap<&GatewayId, Vec<UserId>>) -> Vec<Sent> {
+        users.into_iter().map(|(gateway, users)| self.gateways.send(gateway, users, frame)).collect()
     }
 
     /// Messages between the last one passed on and this one, as far as the store has them.
@@ -244,8 +240,7 @@ impl Route {
         if moved.is_empty() {
             return;
         }
-        let users: BTreeSet<UserId> =
-            moved.iter().flat_map(|(_, one)| &one.users).filter_map(|id| id.parse().ok()).collect();
+        let users: BTreeSet<UserId> = moved.iter().flat_map(|(_, one)| &one.users).copied().collect();
         let users: Vec<UserId> = users.into_iter().collect();
         let found = match self.gateways_of(&users).await {
             Ok(found) => found,
@@ -255,12 +250,12 @@ impl Route {
                 return;
             }
         };
-        let gateways: HashMap<String, Vec<GatewayId>> = users.iter().map(ToString::to_string).zip(found).collect();
+        let gateways: HashMap<UserId, Vec<GatewayId>> = users.into_iter().zip(found).collect();
         let mut again = Vec::new();
         for (frame, one) in &moved {
             let routed = one.users.iter().flat_map(|user| {
                 let gateways = gateways.get(user).map(Vec::as_slice).unwrap_or_default();
-                gateways.iter().filter(|gateway| **gateway != one.gateway).map(|gateway| (gateway, user.clone()))
+                gateways.iter().filter(|gateway| **gateway != one.gateway).map(|gateway| (gateway, *user))
             });
             again.extend(self.send(frame, by_gateway(routed)));
         }
@@ -279,7 +274,7 @@ impl Route {
                 Delivered::Unknown
             }
             Some(Outcome::Full | Outcome::Unspecified) => {
-                self.gateways.owe(&sent.gateway, sent.users.clone());
+                self.gateways.owe(&sent.gateway, &sent.users);
                 Delivered::Full
             }
             None => Delivered::Skipped,
@@ -293,8 +288,8 @@ impl Route {
     }
 }
 
-fn by_gateway<'a>(routed: impl Iterator<Item = (&'a GatewayId, String)>) -> BTreeMap<&'a GatewayId, Vec<String>> {
-    let mut users: BTreeMap<&GatewayId, Vec<String>> = BTreeMap::new();
+fn by_gateway<'a>(routed: impl Iterator<Item = (&'a GatewayId, UserId)>) -> BTreeMap<&'a GatewayId, Vec<UserId>> {
+    let mut users: BTreeMap<&GatewayId, Vec<UserId>> = BTreeMap::new();
     for (gateway, user) in routed {
         users.entry(gateway).or_default().push(user);
     }

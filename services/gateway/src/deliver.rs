@@ -49,6 +49,11 @@ impl Deliver {
             answer.set_outcome(Outcome::Unknown);
             return answer;
         }
+        if frame.is_everybody_owed {
+            for link in self.gateway.connections.all() {
+                link.resync.store(true, Ordering::Release);
+            }
+        }
         for user in frame.owed_user_ids.iter().filter_map(|user| user.parse().ok()) {
             for link in self.gateway.connections.of(user) {
                 link.resync.store(true, Ordering::Release);

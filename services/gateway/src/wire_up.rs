@@ -65,7 +65,7 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
     let token = internal_token(&settings.auth_dir)?;
     let (listener, grpc) = process.bind("--grpc-listen", settings.grpc_listen).await?;
     let ids = process.ids();
-    let id = GatewayId { address: advertised(&settings, grpc)?, epoch: ids.ulid().to_string() };
+    let id = GatewayId { address: advertised(&settings, grpc)?.into(), epoch: ids.ulid().to_string().into() };
     let limits = Arc::new(settings.limits);
     let metrics = process.metrics(Metrics::register);
     metrics.connections_limit.set(i64::try_from(limits.connection_maximum).unwrap_or(i64::MAX));

@@ -73,7 +73,7 @@ impl Fixture {
 }
 
 fn gateway(name: &str) -> GatewayId {
-    GatewayId { address: format!("{name}:9090"), epoch: "e1".into() }
+    GatewayId { address: format!("{name}:9090").into(), epoch: "e1".into() }
 }
 
 fn device(number: u128) -> DeviceId {

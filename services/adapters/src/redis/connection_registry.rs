@@ -90,22 +90,36 @@ end
 return missing
 ";
 
-/// KEYS: the connections and the gateways of each user.
+/// ARGV: what the names of records, of users' connections and of users' gateways begin with, then the users. Returns
+/// the gateways, and for each user how many and which of them.
 const GATEWAYS: &str = r"
-local answer = {}
-for i = 1, #KEYS, 2 do
-  local found, pruned = live(KEYS[i], ARGV[1])
-  if pruned then rebuild(KEYS[i + 1], found, redis.call('PTTL', KEYS[i])) end
-  local seen, list = {}, {}
-  for _, connection in ipairs(found) do
-    if not seen[connection[3]] then
-      seen[connection[3]] = true
-      list[#list + 1] = connection[3]
+local prefix, connections, gateways = ARGV[1], ARGV[2], ARGV[3]
+local names, place, answer = {}, {}, {}
+for i = 4, #ARGV do
+  local gone, seen, count, at = false, {}, #answer + 1, #answer + 1
+  for _, id in ipairs(redis.call('SMEMBERS', connections .. ARGV[i])) do
+    local name = redis.call('HGET', prefix .. id, 'gateway_id')
+    if not name then
+      gone = true
+    else
+      if not place[name] then
+        names[#names + 1] = name
+        place[name] = #names
+      end
+      if not seen[name] then
+        seen[name] = true
+        at = at + 1
+        answer[at] = place[name]
+      end
     end
   end
-  answer[#answer + 1] = list
+  answer[count] = at - count
+  if gone then
+    local found = live(connections .. ARGV[i], prefix)
+    rebuild(gateways .. ARGV[i], found, redis.call('PTTL', connections .. ARGV[i]))
+  end
 end
-return answer
+return {names, answer}
 ";
 
 /// The registry of live connections.
@@ -218,7 +232,7 @@ impl ConnectionRegistry for Registry {
         let key = self.cache.key(format_args!("gateway:{gateway}"));
         let before: Option<String> = redis::cmd("SET")
             .arg(key)
-            .arg(&gateway.address)
+            .arg(&*gateway.address)
             .arg("PX")
             .arg(millis(ttl))
             .arg("GET")
@@ -232,21 +246,25 @@ impl ConnectionRegistry for Registry {
         if users.is_empty() {
             return Ok(Vec::new());
         }
+        let families = ["connection:", "user_connections:", "user_servers:"];
+        let families = families.map(|family| self.cache.key(format_args!("{family}")));
         let calls: Vec<_> = users
             .chunks(CHUNK)
-            .map(|chunk| {
-                let keys = chunk.iter().flat_map(|user| {
-                    [
-                        self.cache.key(format_args!("user_connections:{user}")),
-                        self.cache.key(format_args!("user_servers:{user}")),
-                    ]
-                });
-                (keys.collect(), vec![self.record_prefix()])
-            })
+            .map(|chunk| (Vec::new(), families.iter().cloned().chain(chunk.iter().map(UserId::to_string)).collect()))
             .collect();
-        let answers: Vec<Vec<Vec<String>>> = self.call_all(&self.gateways, &calls).await?;
-        let parse = |ids: Vec<String>| ids.iter().map(|id| id.parse()).collect::<Result<Vec<_>, Error>>();
-        answers.into_iter().flatten().map(parse).collect::<Result<_, _>>().map_err(Error::internal)
+        let answers: Vec<(Vec<String>, Vec<usize>)> = self.call_all(&self.gateways, &calls).await?;
+        let mut all = Vec::with_capacity(users.len());
+        for (names, places) in answers {
+            let names: Vec<GatewayId> =
+                names.iter().map(|id| id.parse()).collect::<Result<_, Error>>().map_err(Error::internal)?;
+            let mut places = places.into_iter();
+            while let Some(count) = places.next() {
+                // Lua counts from one.
+                let found = places.by_ref().take(count).filter_map(|place| names.get(place.wrapping_sub(1)));
+                all.push(found.cloned().collect());
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use domain::ids::UserId;
 use platform::{grpc::InternalToken, retry::Backoff};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame, delivery_answer::Outcome, delivery_client::DeliveryClient};
 use tokio::{
@@ -30,9 +31,34 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A frame for the stream, and who waits for its answer.
 pub(super) struct Outgoing {
     pub(super) frame: DeliveryFrame,
-    /// The users that were owed when it was sent.
-    pub(super) owed: Vec<String>,
+    /// Who was owed when it was sent.
+    pub(super) owed: Owed,
     pub(super) reply: oneshot::Sender<DeliveryAnswer>,
+}
+
+/// Who missed a frame.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    users: BTreeSet<UserId>,
+    /// They are more than are remembered.
+    is_everybody: bool,
+}
+
+impl Owed {
+    fn is_empty(&self) -> bool {
+        self.users.is_empty() && !self.is_everybody
+    }
+
+    /// Adds those, as long as all are no more than the limit.
+    fn add(&mut self, more: impl IntoIterator<Item = UserId>, limit: usize) {
+        if !self.is_everybody {
+            self.users.extend(more);
+            self.is_everybody = self.users.len() > limit;
+        }
+        if self.is_everybody {
+            self.users = BTreeSet::new();
+        }
+    }
 }
 
 /// The stream as its users see it.
@@ -41,8 +67,8 @@ pub(super) struct Link {
     /// It does not answer: nothing is sent until it does.
     is_stalled: AtomicBool,
     has_ended: AtomicBool,
-    /// By run of the gateway: users that missed a frame.
-    owed: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// By run of the gateway.
+    owed: Mutex<BTreeMap<String, Owed>>,
     owed_limit: usize,
     owes: Notify,
 }
@@ -57,16 +83,26 @@ impl Link {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn owe(&self, gateway: &str, users: Vec<String>) {
-        let mut owed = self.owed();
-        let count: usize = owed.values().map(BTreeSet::len).sum();
-        if count + users.len() > self.owed_limit {
-            tracing::warn!(gateway, "more users of {gateway} are owed a frame than are remembered");
-            return;
+    pub(super) fn owe(&self, gateway: &str, users: impl IntoIterator<Item = UserId>) {
+        let mut all = self.owed();
+        let owed = all.entry(gateway.to_owned()).or_default();
+        let was_everybody = owed.is_everybody;
+        owed.add(users, self.owed_limit);
+        if owed.is_everybody && !was_everybody {
+            tracing::warn!(gateway, "more users of {gateway} are owed a frame than are remembered: all of them sync");
         }
-        owed.entry(gateway.to_owned()).or_default().extend(users);
-        drop(owed);
+        drop(all);
         self.owes.notify_one();
+    }
+
+    /// Owes again what a stream took with it.
+    fn owe_again(&self, gateway: &str, lost: Owed) {
+        if lost.is_everybody {
+            self.owed().entry(gateway.to_owned()).or_default().is_everybody = true;
+        }
+        if !lost.is_empty() {
+            self.owe(gateway, lost.users);
+        }
     }
 
     pub(super) fn forget(&self, gateway: &str) {
@@ -79,15 +115,15 @@ impl Link {
         is_unused
     }
 
-    fn take_owed(&self, gateway: &str) -> Vec<String> {
-        self.owed().remove(gateway).unwrap_or_default().into_iter().collect()
+    fn take_owed(&self, gateway: &str) -> Owed {
+        self.owed().remove(gateway).unwrap_or_default()
     }
 
     fn any_owed(&self) -> Option<String> {
         self.owed().keys().next().cloned()
     }
 
-    fn owed(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
+    fn owed(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Owed>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,7 +169,7 @@ struct Task {
 struct Pending {
     frame_id: u64,
     gateway: String,
-    owed: Vec<String>,
+    owed: Owed,
     reply: oneshot::Sender<DeliveryAnswer>,
     deadline: Instant,
 }
@@ -151,7 +187,7 @@ impl Task {
                     self.serve(first, frames, answers).await
                 }
                 Err(error) => {
-                    self.owe_again(&first.frame.gateway_id, first.owed);
+                    self.link.owe_again(&first.frame.gateway_id, first.owed);
                     error
                 }
             };
@@ -262,7 +298,7 @@ impl Task {
             }
         };
         for lost in pending {
-            self.owe_again(&lost.gateway, lost.owed);
+            self.link.owe_again(&lost.gateway, lost.owed);
         }
         ended
     }
@@ -276,9 +312,12 @@ impl Task {
     ) -> bool {
         self.frames += 1;
         let gateway = outgoing.frame.gateway_id.clone();
-        outgoing.owed.extend(self.link.take_owed(&gateway));
+        let more = self.link.take_owed(&gateway);
+        outgoing.owed.is_everybody |= more.is_everybody;
+        outgoing.owed.add(more.users, self.limits.owed_users as usize);
         outgoing.frame.frame_id = self.frames;
-        outgoing.frame.owed_user_ids.clone_from(&outgoing.owed);
+        outgoing.frame.owed_user_ids = outgoing.owed.users.iter().map(UserId::to_string).collect();
+        outgoing.frame.is_everybody_owed = outgoing.owed.is_everybody;
         let deadline = Instant::now() + self.limits.delivery_timeout;
         let is_taken = frames.try_send(outgoing.frame).is_ok();
         pending.push_back(Pending {
@@ -312,12 +351,6 @@ impl Task {
     fn reminder(&self) -> Option<Outgoing> {
         let gateway = self.link.any_owed()?;
         let frame = DeliveryFrame { gateway_id: gateway, ..DeliveryFrame::default() };
-        Some(Outgoing { frame, owed: Vec::new(), reply: oneshot::channel().0 })
-    }
-
-    fn owe_again(&self, gateway: &str, users: Vec<String>) {
-        if !users.is_empty() {
-            self.link.owe(gateway, users);
-        }
+        Some(Outgoing { frame, owed: Owed::default(), reply: oneshot::channel().0 })
     }
 }

@@ -37,7 +37,7 @@ impl Gateway {
     pub(crate) async fn start(process: &Process, token: &InternalToken) -> Self {
         let (listener, address) = process.bind("gateway", ([127, 0, 0, 1], 0).into()).await.expect("loopback");
         let gateway = Self {
-            id: GatewayId { address: address.to_string(), epoch: "1".to_owned() },
+            id: GatewayId { address: address.to_string().into(), epoch: "1".into() },
             frames: Arc::default(),
             answers: Arc::new(Mutex::new(Answers::Delivered)),
         };

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use fanout::config::Limits;
 use proto::events::v1::Envelope;
 
 use crate::{
     gateway::{Answers, Gateway},
-    world::{ANNA, BEN, MESSAGES, World, eventually, message, sequences, stored},
+    world::{ANNA, BEN, MESSAGES, World, eventually, limits, message, sequences, stored},
 };
 
 #[tokio::test]
@@ -103,9 +104,21 @@ async fn users_of_a_gateway_that_takes_nothing_are_named_in_a_later_frame() {
 }
 
 #[tokio::test]
+async fn when_more_are_owed_than_are_remembered_it_is_everybody() {
+    let world = World::with(Limits { owed_users: 1, ..limits() }).await;
+    world.gateway.answer(Answers::Full);
+    let end = world.log(MESSAGES, [message(1)]);
+    world.finished(MESSAGES, end).await;
+    world.gateway.answer(Answers::Delivered);
+    eventually("told", || world.gateway.frames().iter().any(|frame| frame.is_everybody_owed)).await;
+    assert!(world.gateway.frames().iter().all(|frame| frame.owed_user_ids.is_empty()));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_is_gone_costs_no_other_gateway_its_frames() {
     let world = World::start().await;
-    let gone = domain::route::GatewayId { address: "127.0.0.1:1".to_owned(), epoch: "1".to_owned() };
+    let gone = domain::route::GatewayId { address: "127.0.0.1:1".into(), epoch: "1".into() };
     world.outside.routes.lock().expect("whole").insert(BEN, vec![gone]);
     let end = world.log(MESSAGES, [message(1), message(2)]);
     world.finished(MESSAGES, end).await;

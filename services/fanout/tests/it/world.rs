@@ -257,6 +257,10 @@ pub(crate) fn limits() -> Limits {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::with(limits()).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
         let (process, gateways) = (Process::new(), Process::new());
         let token = InternalToken::new(&Secret::new("s3cret")).expect("valid");
         let gateway = Gateway::start(&gateways, &token).await;
@@ -274,7 +278,7 @@ impl World {
             registry: outside.clone(),
         };
         outside.occur(Occurrence::Assigned(vec![MESSAGES, MEMBERSHIPS]));
-        join(ports, token.clone(), &limits(), &process);
+        join(ports, token.clone(), &limits, &process);
         Self { outside, gateway, process, gateways, token, offsets: Mutex::default() }
     }
 

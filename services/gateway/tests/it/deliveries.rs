@@ -151,10 +151,14 @@ async fn users_who_are_owed_a_frame_are_told_to_sync() {
     let _other = world.connect(other).await;
     let mut delivery = world.delivery().await;
     let frame = to(&[other], message(chat(), 1, other));
-    delivery.send(DeliveryFrame { owed_user_ids: vec![owed.to_string()], ..frame }).await;
-    client.ask("b", Ask::Heartbeat(Heartbeat::default())).await;
-    let Some(Payload::HeartbeatAck(ack)) = client.next().await.payload else { panic!("no heartbeat_ack") };
-    assert!(ack.resync);
+    let by_name = DeliveryFrame { owed_user_ids: vec![owed.to_string()], ..frame.clone() };
+    let everybody = DeliveryFrame { is_everybody_owed: true, ..frame.clone() };
+    for (frame, resync) in [(frame, false), (by_name, true), (everybody, true)] {
+        delivery.send(frame).await;
+        client.ask("b", Ask::Heartbeat(Heartbeat::default())).await;
+        let Some(Payload::HeartbeatAck(ack)) = client.next().await.payload else { panic!("no heartbeat_ack") };
+        assert_eq!(ack.resync, resync);
+    }
 }
 
 #[tokio::test]
