@@ -78,7 +78,7 @@ broken: faulty ground ## Run the broken builds, each of which the checker must r
 
 bench: setup ground ## Measure what messages cost, optimised, on real systems (ARGS="one-chat --seconds 20"); JSON in target/bench
 	@$(CARGO) build --locked --release --workspace $(addprefix --bin ,gateway ingest fanout chatmgmt provision bench)
-	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat); do \
+	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat latency); do \
 		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done
 
 autobahn: setup ## Run the Autobahn WebSocket cases against gateway's own socket loop (ARGS="6. 7.")

@@ -1,6 +1,7 @@
 //! A collector of traces, as an OTLP server on loopback: what the processes export is kept for a test to look at.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,7 +11,7 @@ use opentelemetry_proto::tonic::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
-    common::v1::any_value,
+    common::v1::{KeyValue, any_value},
     trace::v1::Span,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -39,6 +40,12 @@ pub struct Seen {
     pub parent: String,
     /// Ids of spans that it is linked to, of whatever trace.
     pub links: Vec<String>,
+    /// When it began, in nanoseconds of UTC's epoch.
+    pub began: u64,
+    /// When it ended.
+    pub ended: u64,
+    /// Its attributes that are text.
+    pub texts: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,11 +95,7 @@ impl TraceService for Spans {
         let mut seen = Vec::new();
         for resource in request.into_inner().resource_spans {
             let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
-            let service = attributes.into_iter().find(|attribute| attribute.key == "service.name");
-            let service = match service.and_then(|attribute| attribute.value?.value) {
-                Some(any_value::Value::StringValue(name)) => name,
-                _ => String::new(),
-            };
+            let service = texts(attributes).remove("service.name").unwrap_or_default();
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
             seen.extend(spans.map(|span| read(&service, span)));
         }
@@ -109,7 +112,18 @@ fn read(service: &str, span: Span) -> Seen {
         id: digits(&span.span_id),
         parent: digits(&span.parent_span_id),
         links: span.links.iter().map(|link| digits(&link.span_id)).collect(),
+        began: span.start_time_unix_nano,
+        ended: span.end_time_unix_nano,
+        texts: texts(span.attributes),
     }
+}
+
+fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    let text = |attribute: KeyValue| {
+        let any_value::Value::StringValue(text) = attribute.value?.value? else { return None };
+        Some((attribute.key, text))
+    };
+    attributes.into_iter().filter_map(text).collect()
 }
 
 fn digits(bytes: &[u8]) -> String {

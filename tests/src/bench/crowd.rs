@@ -67,15 +67,47 @@ impl Counts {
     /// Waits until so many messages came to all together.
     ///
     /// # Errors
-    /// When they do not come in two minutes.
+    /// When they do not come in two minutes, or a send was refused.
     pub async fn messages(&self, count: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + WITHIN;
         while self.messages.load(Ordering::Relaxed) < count {
             let (seen, errors) = (self.messages.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed));
-            anyhow::ensure!(Instant::now() < deadline, "{seen} of {count} messages came, and {errors} errors");
+            let goes_on = errors == 0 && Instant::now() < deadline;
+            anyhow::ensure!(goes_on, "{seen} of {count} messages came, and {errors} refusals");
             sleep(LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Waits until so many sends were answered, and what was acknowledged came to one other each; not longer than that.
+    pub async fn settled(&self, sends: u64, within: Duration) {
+        let deadline = Instant::now() + within;
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let is_settled =
+            || count(&self.acks) + count(&self.errors) >= sends && count(&self.messages) >= count(&self.acks);
+        while !is_settled() && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Which frames of a socket are handed on, each as it came.
+#[derive(Debug)]
+pub enum Heard {
+    /// None: they are only counted.
+    Nothing,
+    /// Acknowledgements.
+    Acks(mpsc::Sender<(Instant, String)>),
+    /// Acknowledgements and messages of others.
+    Both(mpsc::Sender<(Instant, String)>),
+}
+
+impl Heard {
+    fn of(&self, kind: &str) -> Option<&mpsc::Sender<(Instant, String)>> {
+        match (self, kind) {
+            (Self::Acks(to), "send_message_ack") | (Self::Both(to), "send_message_ack" | "message") => Some(to),
+            (Self::Nothing | Self::Acks(_) | Self::Both(_), _) => None,
+        }
     }
 }
 
@@ -101,7 +133,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Connects somebody, and waits until the server says that it listens. `heard` gets each ack, as it came.
+    /// Connects somebody, and waits until the server says that it listens.
     ///
     /// # Errors
     /// When the handshake is refused.
@@ -110,7 +142,7 @@ impl Crowd {
         address: &str,
         person: &Person,
         counts: Arc<Counts>,
-        heard: Option<mpsc::Sender<(Instant, String)>>,
+        heard: Heard,
     ) -> anyhow::Result<Line> {
         let mut request = format!("ws://{address}/v1/ws").into_client_request()?;
         let token = person.rest.tokens()?.access_token;
@@ -131,13 +163,14 @@ async fn run(
     mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     mut waiting: mpsc::Receiver<String>,
     counts: Arc<Counts>,
-    heard: Option<mpsc::Sender<(Instant, String)>>,
+    heard: Heard,
 ) {
     let mut is_open = true;
     loop {
         tokio::select! {
             next = socket.next() => match next {
                 Some(Ok(Message::Text(text))) => {
+                    let at = Instant::now();
                     let kind = kind(&text);
                     match kind {
                         "message" => counts.messages.fetch_add(1, Ordering::Relaxed),
@@ -145,8 +178,8 @@ async fn run(
                         "error" | "connection_closing" => counts.errors.fetch_add(1, Ordering::Relaxed),
                         _ => 0,
                     };
-                    if kind == "send_message_ack" && let Some(heard) = &heard
-                        && heard.send((Instant::now(), text.as_str().to_owned())).await.is_err()
+                    if let Some(to) = heard.of(kind)
+                        && to.send((at, text.as_str().to_owned())).await.is_err()
                     {
                         return;
                     }

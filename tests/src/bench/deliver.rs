@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     cost::{cpu, each},
-    crowd::{Counts, Crowd, message, people},
+    crowd::{Counts, Crowd, Heard, message, people},
     milliseconds,
 };
 use crate::world::{
@@ -37,9 +37,9 @@ pub async fn run(ground: &Ground, members: usize, in_flight: &[u64], messages: u
     let address = cluster.gateways[0].address("--listen").await?;
     let (counts, mut crowd) = (Arc::new(Counts::default()), Crowd::default());
     for person in others {
-        crowd.connect(&address, person, counts.clone(), None).await?;
+        crowd.connect(&address, person, counts.clone(), Heard::Nothing).await?;
     }
-    let line = crowd.connect(&address, first, Arc::new(Counts::default()), None).await?;
+    let line = crowd.connect(&address, first, Arc::new(Counts::default()), Heard::Nothing).await?;
     let (recipients, content) = (others.len() as u64, "x".repeat(CONTENT));
     let mut sent = 0;
     let post = async |sent: &mut u64| -> anyhow::Result<()> {

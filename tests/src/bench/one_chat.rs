@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    crowd::{Counts, Crowd, message, people},
+    crowd::{Counts, Crowd, Heard, message, people},
     milliseconds, quantile,
 };
 use crate::{
@@ -46,7 +46,7 @@ pub async fn run(
     let mut lines = Vec::new();
     for person in &crowd_of {
         let (heard, acks) = mpsc::channel(1024);
-        lines.push((crowd.connect(&address, person, counts.clone(), Some(heard)).await?, acks));
+        lines.push((crowd.connect(&address, person, counts.clone(), Heard::Acks(heard)).await?, acks));
     }
     let slow = u64::try_from(delay.as_millis())?;
     store.set([Rule::each("TransactWriteItems", Action::Delay(slow))]);

@@ -5,7 +5,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use tests::{
-    bench::{deliver, one_chat},
+    bench::{
+        deliver,
+        latency::{self, Load},
+        one_chat,
+    },
     world::ground::OwnGround,
 };
 
@@ -33,6 +37,27 @@ enum What {
         /// Messages under way at a time, a run for each
         #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16])]
         in_flight: Vec<u64>,
+    },
+    /// Time from a send to its acknowledgement and to its arrival, hop by hop
+    Latency {
+        /// Chats of two people each
+        #[arg(long, default_value_t = 50)]
+        chats: usize,
+        /// Messages a second, in all chats together, at an even pace
+        #[arg(long, default_value_t = 500)]
+        rate: u32,
+        /// Seconds of load
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+        /// Seconds before the first message that is measured, in which the rate grows from nothing
+        #[arg(long, default_value_t = 20)]
+        warm: u32,
+        /// Traces that each gateway keeps of a minute: of more messages, a part
+        #[arg(long, default_value_t = 300)]
+        traces: u32,
+        /// Where DynamoDB Local keeps its tables: it is slow enough without a disk
+        #[arg(long, default_value = "memory", value_parser = ["memory", "disk"])]
+        tables: String,
     },
     /// Speed of one chat over a slow store
     OneChat {
@@ -64,17 +89,22 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(config: &Config) -> anyhow::Result<()> {
-    let own = OwnGround::start().await?;
+    let tables = if let What::Latency { tables, .. } = &config.what { tables } else { "disk" };
+    let own = OwnGround::start_with(1, tables).await?;
     let (name, result) = match &config.what {
         What::Deliver { members, messages, in_flight } => {
             ("deliver", Box::pin(deliver::run(&own.ground, *members, in_flight, *messages)).await?)
+        }
+        What::Latency { chats, rate, seconds, warm, traces, tables: _ } => {
+            let load = Load { chats: *chats, rate: *rate, seconds: *seconds, warm: *warm, traces: *traces };
+            ("latency", Box::pin(latency::run(&own.ground, load)).await?)
         }
         What::OneChat { senders, in_flight, transaction, seconds } => {
             let (delay, during) = (Duration::from_millis(*transaction), Duration::from_secs(*seconds));
             ("one-chat", Box::pin(one_chat::run(&own.ground, *senders, *in_flight, delay, during)).await?)
         }
     };
-    let all = json!({ "bench": name, "machine": machine(), "result": result });
+    let all = json!({ "bench": name, "machine": machine(), "tables": tables, "result": result });
     std::fs::create_dir_all(&config.into)?;
     let text = serde_json::to_string_pretty(&all)?;
     std::fs::write(config.into.join(format!("{name}.json")), &text)?;
