@@ -6,10 +6,23 @@ use proto::messaging::v1::{
     Ack, ChatCursor, Heartbeat, SendMessage, SyncHeads, SyncRequest, client_frame::Payload as Ask,
     server_frame::Payload,
 };
-use tests::{client::Client, world::World};
+use tests::client::Client;
 
-use super::speaker::{BOTH, Speaker, new_id, text};
+use super::{
+    place::{Place, rules},
+    speaker::{BOTH, Speaker, new_id, text},
+};
 
+rules! {
+    ws_e_01_a_frame_that_is_none_is_refused_and_the_connection_stays with ["--frame-invalid=1000", "--sync-burst=1000"];
+    ws_e_02_content_ends_at_4096_bytes;
+    ws_e_03_an_unknown_type_is_logged_and_not_answered;
+    ws_e_04_who_sends_too_fast_is_refused_and_takes_no_place with super::SLOW;
+    ws_e_05_only_documented_codes_come with super::SLOW, ["--frame-invalid=1000", "--inbound-requests=4"];
+}
+
+/// As a platform has it: 10 a second, 20 at once.
+const SLOW: [&str; 2] = ["--send-rate=10", "--send-burst=20"];
 const UNKNOWN: &str = "chat_01KKNTQ2BCF5KZNWJ47TAN9ZT2";
 /// The codes that clients are told of (websocket-protocol §6, and the notice of a version's end).
 const DOCUMENTED: [&str; 15] = [
@@ -30,8 +43,8 @@ const DOCUMENTED: [&str; 15] = [
     "VERSION_DEPRECATED",
 ];
 
-async fn two(world: &World) -> anyhow::Result<(Client, Client, String)> {
-    let (ana, ben) = (world.client("+12025550100").await?, world.client("+12025550101").await?);
+async fn two(place: &Place) -> anyhow::Result<(Client, Client, String)> {
+    let (ana, ben) = (place.client("+12025550100").await?, place.client("+12025550101").await?);
     let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
     Ok((ana, ben, chat))
 }
@@ -64,12 +77,10 @@ fn faults(chat: &str) -> Vec<(&'static str, Ask, &'static str)> {
     ]
 }
 
-#[tokio::test]
-async fn ws_e_01_a_frame_that_is_none_is_refused_and_the_connection_stays() -> anyhow::Result<()> {
-    let world = World::start_with(&["--frame-invalid=1000", "--sync-burst=1000"]).await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_e_01_a_frame_that_is_none_is_refused_and_the_connection_stays(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         for (name, ask, code) in faults(&chat) {
             speaker.ask("r-1", ask).await?;
             let error = speaker.error("r-1").await?;
@@ -102,13 +113,11 @@ async fn ws_e_01_a_frame_that_is_none_is_refused_and_the_connection_stays() -> a
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_e_02_content_ends_at_4096_bytes() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_e_02_content_ends_at_4096_bytes(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     let family = "👨‍👩‍👧‍👦";
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         for content in ["x".repeat(4097), "é".repeat(2049), family.repeat(4096 / family.len() + 1)] {
             speaker.ask("long", Ask::SendMessage(text(&chat, &content))).await?;
             assert_eq!(speaker.error("long").await?.code, "MESSAGE_TOO_LARGE", "{protocol}");
@@ -124,29 +133,24 @@ async fn ws_e_02_content_ends_at_4096_bytes() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_e_03_an_unknown_type_is_logged_and_not_answered() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let ana = world.client("+12025550100").await?;
+async fn ws_e_03_an_unknown_type_is_logged_and_not_answered(place: Place) -> anyhow::Result<()> {
+    let ana = place.client("+12025550100").await?;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         // As protobuf a payload 99, as a later version may have it.
         speaker.raw_bytes(r#"{"type":"wave","request_id":"r","payload":{}}"#, b"\x0a\x01r\x9a\x06\x00").await?;
         speaker.nothing_before_this_heartbeat().await?;
     }
-    let log = std::fs::read_to_string(world.log_path())?;
+    let log = place.log()?;
     assert_eq!(log.lines().filter(|line| line.contains("unknown frame type")).count(), 2, "one for each");
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_e_04_who_sends_too_fast_is_refused_and_takes_no_place() -> anyhow::Result<()> {
-    // As a platform has it: 10 a second, 20 at once.
-    let world = World::start_with(&["--send-rate=10", "--send-burst=20"]).await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_e_04_who_sends_too_fast_is_refused_and_takes_no_place(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     let mut places = 0;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         for number in 0..60 {
             speaker.ask(&format!("r-{number}"), Ask::SendMessage(text(&chat, "hi"))).await?;
         }
@@ -175,14 +179,11 @@ async fn ws_e_04_who_sends_too_fast_is_refused_and_takes_no_place() -> anyhow::R
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_e_05_only_documented_codes_come() -> anyhow::Result<()> {
-    let flags = ["--frame-invalid=1000", "--inbound-requests=4", "--send-rate=10", "--send-burst=20"];
-    let world = World::start_with(&flags).await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_e_05_only_documented_codes_come(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     let mut seen = BTreeSet::new();
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         let asks = faults(&chat).into_iter().map(|(_, ask, _)| ask);
         let floods = (0..60).map(|_| Ask::SendMessage(text(&chat, "hi")));
         let pages = (0..60).map(|_| Ask::SyncRequest(SyncRequest { chat_id: chat.clone(), ..SyncRequest::default() }));

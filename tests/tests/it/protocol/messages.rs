@@ -5,13 +5,28 @@ use std::collections::HashMap;
 use proto::messaging::v1::{
     ChatCursor, Heartbeat, SyncHeads, SyncRequest, client_frame::Payload as Ask, server_frame::Payload,
 };
-use tests::{client::Client, world::World};
+use tests::client::Client;
 
-use super::speaker::{BOTH, Speaker, new_id, text};
+use super::{
+    place::{Place, rules},
+    speaker::{BOTH, Speaker, new_id, text},
+};
+
+rules! {
+    ws_m_01_messages_of_one_chat_get_rising_places;
+    ws_m_02_the_same_id_again_gets_the_same_place_and_message;
+    ws_m_03_an_ack_repeats_the_ids_of_what_it_acknowledges;
+    ws_m_04_each_of_many_requests_gets_its_own_answer;
+    ws_m_05_a_page_is_in_order;
+    ws_m_06_pages_together_are_complete with ["--sync-burst=1000"];
+    ws_m_07_nothing_answers_an_ack;
+    ws_m_08_what_others_send_answers_nothing;
+    ws_m_09_who_is_no_member_writes_nothing;
+}
 
 /// Two people and their chat.
-async fn two(world: &World) -> anyhow::Result<(Client, Client, String)> {
-    let (ana, ben) = (world.client("+12025550100").await?, world.client("+12025550101").await?);
+async fn two(place: &Place) -> anyhow::Result<(Client, Client, String)> {
+    let (ana, ben) = (place.client("+12025550100").await?, place.client("+12025550101").await?);
     let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
     Ok((ana, ben, chat))
 }
@@ -26,13 +41,11 @@ async fn head(speaker: &mut Speaker, chat: &str) -> anyhow::Result<u64> {
     }
 }
 
-#[tokio::test]
-async fn ws_m_01_messages_of_one_chat_get_rising_places() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_m_01_messages_of_one_chat_get_rising_places(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     let mut last = 0;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         for number in 0..20 {
             let ack = speaker.say(&chat, &format!("number {number}")).await?;
             assert_eq!(ack.sequence, last + 1, "{protocol}");
@@ -42,15 +55,13 @@ async fn ws_m_01_messages_of_one_chat_get_rising_places() -> anyhow::Result<()> 
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_02_the_same_id_again_gets_the_same_place_and_message() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_m_02_the_same_id_again_gets_the_same_place_and_message(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     let send = text(&chat, "once");
     let mut acks = Vec::new();
     for protocol in BOTH {
         // Also over another connection, and in the other encoding.
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         for request in ["one", "two"] {
             speaker.ask(request, Ask::SendMessage(send.clone())).await?;
             let Payload::SendMessageAck(ack) = speaker.answer(request).await? else { anyhow::bail!("no ack") };
@@ -62,12 +73,10 @@ async fn ws_m_02_the_same_id_again_gets_the_same_place_and_message() -> anyhow::
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_03_an_ack_repeats_the_ids_of_what_it_acknowledges() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_m_03_an_ack_repeats_the_ids_of_what_it_acknowledges(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         let send = text(&chat, "hi");
         speaker.ask("r", Ask::SendMessage(send.clone())).await?;
         let Payload::SendMessageAck(ack) = speaker.answer("r").await? else { anyhow::bail!("no ack") };
@@ -77,12 +86,10 @@ async fn ws_m_03_an_ack_repeats_the_ids_of_what_it_acknowledges() -> anyhow::Res
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_04_each_of_many_requests_gets_its_own_answer() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
+async fn ws_m_04_each_of_many_requests_gets_its_own_answer(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
     for protocol in BOTH {
-        let mut speaker = Speaker::connect(&world, &ana, protocol).await?;
+        let mut speaker = Speaker::connect(&place, &ana, protocol).await?;
         let cursor = ChatCursor { chat_id: chat.clone(), last_sequence: 0 };
         let mut open = HashMap::new();
         for _ in 0..5 {
@@ -116,16 +123,14 @@ async fn ws_m_04_each_of_many_requests_gets_its_own_answer() -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_05_a_page_is_in_order() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, ben, chat) = two(&world).await?;
-    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+async fn ws_m_05_a_page_is_in_order(place: Place) -> anyhow::Result<()> {
+    let (ana, ben, chat) = two(&place).await?;
+    let mut writer = Speaker::connect(&place, &ana, BOTH[0]).await?;
     for number in 1..=30 {
         writer.say(&chat, &format!("number {number}")).await?;
     }
     for protocol in BOTH {
-        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let mut reader = Speaker::connect(&place, &ben, protocol).await?;
         let page = reader.page(&chat, 10, None).await?;
         let places: Vec<u64> = page.messages.iter().map(|item| item.sequence).collect();
         assert_eq!(places, (11..=30).collect::<Vec<u64>>(), "{protocol}");
@@ -137,18 +142,16 @@ async fn ws_m_05_a_page_is_in_order() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_06_pages_together_are_complete() -> anyhow::Result<()> {
-    let world = World::start_with(&["--sync-burst=1000"]).await?;
-    let (ana, ben, chat) = two(&world).await?;
-    let mut writer = Speaker::connect(&world, &ana, BOTH[1]).await?;
+async fn ws_m_06_pages_together_are_complete(place: Place) -> anyhow::Result<()> {
+    let (ana, ben, chat) = two(&place).await?;
+    let mut writer = Speaker::connect(&place, &ana, BOTH[1]).await?;
     // Long ones, so that the bytes of a page end it before its limit does.
     for number in 1..=250_u32 {
         let content = if number.is_multiple_of(2) { "\"".repeat(4096) } else { format!("number {number}") };
         writer.say(&chat, &content).await?;
     }
     for protocol in BOTH {
-        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let mut reader = Speaker::connect(&place, &ben, protocol).await?;
         for (limit, most) in [(None, 100), (Some(7), 7), (Some(500), 500), (Some(9000), 500)] {
             let (mut places, mut after, mut pages) = (Vec::new(), 0, 0);
             loop {
@@ -169,14 +172,12 @@ async fn ws_m_06_pages_together_are_complete() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_07_nothing_answers_an_ack() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, ben, chat) = two(&world).await?;
-    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+async fn ws_m_07_nothing_answers_an_ack(place: Place) -> anyhow::Result<()> {
+    let (ana, ben, chat) = two(&place).await?;
+    let mut writer = Speaker::connect(&place, &ana, BOTH[0]).await?;
     writer.say(&chat, "hi").await?;
     for protocol in BOTH {
-        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let mut reader = Speaker::connect(&place, &ben, protocol).await?;
         for (request, sequence) in [("", 1), ("will-be-ignored", 1), ("", 1_000_000)] {
             reader.acknowledge(request, &chat, sequence).await?;
             reader.nothing_before_this_heartbeat().await?;
@@ -185,13 +186,11 @@ async fn ws_m_07_nothing_answers_an_ack() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_08_what_others_send_answers_nothing() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, ben, chat) = two(&world).await?;
-    let mut writer = Speaker::connect(&world, &ana, BOTH[0]).await?;
+async fn ws_m_08_what_others_send_answers_nothing(place: Place) -> anyhow::Result<()> {
+    let (ana, ben, chat) = two(&place).await?;
+    let mut writer = Speaker::connect(&place, &ana, BOTH[0]).await?;
     for protocol in BOTH {
-        let mut reader = Speaker::connect(&world, &ben, protocol).await?;
+        let mut reader = Speaker::connect(&place, &ben, protocol).await?;
         let ack = writer.say(&chat, "Meet at the north gate ☕").await?;
         let frame = reader.frame().await?;
         assert_eq!(frame.request_id, "", "{protocol}");
@@ -205,15 +204,13 @@ async fn ws_m_08_what_others_send_answers_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_m_09_who_is_no_member_writes_nothing() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let (ana, _ben, chat) = two(&world).await?;
-    let eve = world.client("+12025550102").await?;
-    let mut member = Speaker::connect(&world, &ana, BOTH[0]).await?;
+async fn ws_m_09_who_is_no_member_writes_nothing(place: Place) -> anyhow::Result<()> {
+    let (ana, _ben, chat) = two(&place).await?;
+    let eve = place.client("+12025550102").await?;
+    let mut member = Speaker::connect(&place, &ana, BOTH[0]).await?;
     member.say(&chat, "before").await?;
     for protocol in BOTH {
-        let mut outsider = Speaker::connect(&world, &eve, protocol).await?;
+        let mut outsider = Speaker::connect(&place, &eve, protocol).await?;
         outsider.ask("r", Ask::SendMessage(text(&chat, "let me in"))).await?;
         assert_eq!(outsider.error("r").await?.code, "NOT_A_MEMBER", "{protocol}");
         let sync = SyncRequest { chat_id: chat.clone(), ..SyncRequest::default() };

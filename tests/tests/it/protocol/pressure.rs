@@ -3,9 +3,18 @@
 use std::collections::BTreeSet;
 
 use proto::messaging::v1::{client_frame::Payload as Ask, server_frame::Payload};
-use tests::{client::Client, world::World};
+use tests::client::Client;
 
-use super::speaker::{BOTH, Got, Speaker, new_id, text};
+use super::{
+    place::{Place, rules},
+    speaker::{BOTH, Got, Speaker, new_id, text},
+};
+
+rules! {
+    ws_b_01_who_does_not_read_is_warned_before_anything_else with super::FLAGS, ["--outbound-grace=60s"];
+    ws_b_02_who_goes_on_not_reading_is_told_and_closed with super::FLAGS, ["--outbound-grace=100ms", "--stop-close=60s"];
+    ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing with super::FLAGS, ["--outbound-grace=100ms", "--sync-burst=1000"];
+}
 
 /// Pushes that may wait for a connection here: the warning comes above 380, the note in the log above 320.
 const QUEUE: &str = "--outbound-messages=400";
@@ -20,35 +29,32 @@ const TRICKLE: usize = 40;
 /// Kernels hold some megabytes for a client before gateway has to.
 const BATCHES: usize = 1000;
 
-async fn world(flags: &[&str]) -> anyhow::Result<World> {
-    World::start_with(&[&FLAGS, flags].concat()).await
-}
-
 /// A chat, who writes to it, who reads it, and who is connected to it and does not read.
-struct Scene {
+struct Scene<'a> {
+    place: &'a Place,
     chat: String,
     ben: Client,
     writers: Vec<Speaker>,
     quick: Speaker,
     slow: Speaker,
     sent: u64,
-    log: std::path::PathBuf,
     noted: usize,
 }
 
-impl Scene {
-    async fn set(world: &World, protocol: &str, number: usize) -> anyhow::Result<Self> {
+impl<'a> Scene<'a> {
+    async fn set(place: &'a Place, protocol: &str, number: usize) -> anyhow::Result<Self> {
         let phone = |person: usize| format!("+1202555{:04}", 100 + 2 * number + person);
-        let (ana, ben) = (world.client(&phone(0)).await?, world.client(&phone(1)).await?);
+        let (ana, ben) = (place.client(&phone(0)).await?, place.client(&phone(1)).await?);
         let chat = ana.rest().direct(ben.user_id()).await?.chat_id;
         let mut writers = Vec::new();
         for _ in 0..WRITERS {
-            writers.push(Speaker::connect(world, &ana, protocol).await?);
+            writers.push(Speaker::connect(place, &ana, protocol).await?);
         }
-        let quick = Speaker::connect(world, &ben, protocol).await?;
-        let slow = Speaker::connect_narrow(world, &ben, protocol).await?;
-        let log = world.log_path();
-        let mut scene = Self { chat, ben, writers, quick, slow, sent: 0, log, noted: 0 };
+        // At one gateway, so that what the quick one has was given to the slow one too.
+        let gateway = number % 2;
+        let quick = Speaker::connect_at(place, gateway, &ben, protocol).await?;
+        let slow = Speaker::connect_narrow(place, gateway, &ben, protocol).await?;
+        let mut scene = Self { place, chat, ben, writers, quick, slow, sent: 0, noted: 0 };
         scene.noted = scene.notes()?;
         Ok(scene)
     }
@@ -74,7 +80,7 @@ impl Scene {
     }
 
     fn notes(&self) -> anyhow::Result<usize> {
-        let log = std::fs::read_to_string(&self.log)?;
+        let log = self.place.log()?;
         Ok(log.lines().filter(|line| line.contains("a client reads slowly")).count())
     }
 
@@ -90,11 +96,9 @@ impl Scene {
     }
 }
 
-#[tokio::test]
-async fn ws_b_01_who_does_not_read_is_warned_before_anything_else() -> anyhow::Result<()> {
-    let world = world(&["--outbound-grace=60s"]).await?;
+async fn ws_b_01_who_does_not_read_is_warned_before_anything_else(place: Place) -> anyhow::Result<()> {
     for (number, protocol) in BOTH.into_iter().enumerate() {
-        let mut scene = Scene::set(&world, protocol, number).await?;
+        let mut scene = Scene::set(&place, protocol, number).await?;
         scene.fill().await?;
         scene.push(62).await?;
         // It reads again in time: it is told, keeps its connection, and got everything.
@@ -116,11 +120,9 @@ async fn ws_b_01_who_does_not_read_is_warned_before_anything_else() -> anyhow::R
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed() -> anyhow::Result<()> {
-    let world = world(&["--outbound-grace=100ms", "--stop-close=60s"]).await?;
+async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed(place: Place) -> anyhow::Result<()> {
     for (number, protocol) in BOTH.into_iter().enumerate() {
-        let mut scene = Scene::set(&world, protocol, number).await?;
+        let mut scene = Scene::set(&place, protocol, number).await?;
         scene.fill().await?;
         scene.push(62).await?;
         // Kernels may have taken some more meanwhile: on until the warning is due, slower than the grace is long.
@@ -152,11 +154,9 @@ async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed() -> anyhow::Result<
     Ok(())
 }
 
-#[tokio::test]
-async fn ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing() -> anyhow::Result<()> {
-    let world = world(&["--outbound-grace=100ms", "--sync-burst=1000"]).await?;
+async fn ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing(place: Place) -> anyhow::Result<()> {
     for (number, protocol) in BOTH.into_iter().enumerate() {
-        let mut scene = Scene::set(&world, protocol, number).await?;
+        let mut scene = Scene::set(&place, protocol, number).await?;
         scene.fill().await?;
         // More than fits: it is closed at once.
         scene.push(100).await?;
@@ -169,7 +169,7 @@ async fn ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing() -> 
         }
         let mut after = places.last().copied().unwrap_or(0);
         assert!(after < scene.sent, "{protocol}: it was not closed");
-        let mut again = Speaker::connect(&world, &scene.ben, protocol).await?;
+        let mut again = Speaker::connect(&place, &scene.ben, protocol).await?;
         loop {
             let page = again.page(&scene.chat, after, Some(500)).await?;
             places.extend(page.messages.iter().map(|item| item.sequence));

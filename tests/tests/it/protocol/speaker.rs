@@ -1,6 +1,6 @@
 //! A client of either encoding that does what a test says, and shows every frame that comes.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -11,7 +11,7 @@ use proto::{
         SyncRequest, SyncResponse, client_frame::Payload as Ask, server_frame::Payload,
     },
 };
-use tests::{client::Client, world::World};
+use tests::client::Client;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
@@ -21,6 +21,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 use uuid::Uuid;
+
+use super::place::Place;
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
@@ -59,18 +61,38 @@ pub(crate) fn text(chat: &str, content: &str) -> SendMessage {
 }
 
 impl Speaker {
-    /// Connects where the client is logged in, as another device of the same person.
-    pub(crate) async fn connect(world: &World, client: &Client, protocol: &str) -> anyhow::Result<Self> {
-        Self::connect_with(world, &client.rest().tokens()?.access_token, protocol, None).await
+    /// Connects at the gateway whose turn it is, as another device of who is logged in.
+    pub(crate) async fn connect(place: &Place, client: &Client, protocol: &str) -> anyhow::Result<Self> {
+        Self::connect_at(place, place.turn(), client, protocol).await
+    }
+
+    /// The same at that gateway.
+    pub(crate) async fn connect_at(
+        place: &Place,
+        gateway: usize,
+        client: &Client,
+        protocol: &str,
+    ) -> anyhow::Result<Self> {
+        Self::connect_with(place.gateway(gateway).await?, client, protocol, None).await
     }
 
     /// The same with a receive buffer of the kernel that is soon full.
-    pub(crate) async fn connect_narrow(world: &World, client: &Client, protocol: &str) -> anyhow::Result<Self> {
-        Self::connect_with(world, &client.rest().tokens()?.access_token, protocol, Some(4096)).await
+    pub(crate) async fn connect_narrow(
+        place: &Place,
+        gateway: usize,
+        client: &Client,
+        protocol: &str,
+    ) -> anyhow::Result<Self> {
+        Self::connect_with(place.gateway(gateway).await?, client, protocol, Some(4096)).await
     }
 
-    async fn connect_with(world: &World, token: &str, protocol: &str, buffer: Option<u32>) -> anyhow::Result<Self> {
-        let address: std::net::SocketAddr = world.address("public")?.trim_start_matches("http://").parse()?;
+    async fn connect_with(
+        address: SocketAddr,
+        client: &Client,
+        protocol: &str,
+        buffer: Option<u32>,
+    ) -> anyhow::Result<Self> {
+        let token = client.rest().tokens()?.access_token;
         let tcp = TcpSocket::new_v4()?;
         if let Some(bytes) = buffer {
             tcp.set_recv_buffer_size(bytes)?;

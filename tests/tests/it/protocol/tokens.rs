@@ -9,7 +9,8 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use serde_json::{Value, json};
-use tests::world::World;
+
+use super::place::Place;
 
 /// What a token says, whether it holds or not.
 pub(crate) fn claims(token: &str) -> anyhow::Result<Value> {
@@ -30,8 +31,8 @@ pub(crate) struct Signer {
 
 impl Signer {
     /// Reads the key of that platform.
-    pub(crate) fn of(world: &World) -> anyhow::Result<Self> {
-        let folder = world.data().join("auth");
+    pub(crate) fn of(place: &Place) -> anyhow::Result<Self> {
+        let folder = place.keys();
         let mut files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
         let file = files.find(|file| file.extension().is_some_and(|ending| ending == "pem")).context("no key")?;
         let pem = fs::read_to_string(&file)?;
