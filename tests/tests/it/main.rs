@@ -11,6 +11,7 @@ mod protocol;
 mod readme;
 mod refuse;
 mod start;
+mod starts;
 mod terminal;
 mod tidy;
 mod traces;
