@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::Limits,
-    metrics::{Fate, count},
+    metrics::DeadFor,
     passed_on::PassedOn,
     read::{Event, read},
     route::{Route, Routes},
@@ -60,6 +60,13 @@ pub(crate) struct Outcome {
     pub(crate) trouble: Option<ErrorKind>,
 }
 
+/// What is known of members and routes when an attempt begins.
+enum Looked {
+    Together(Routes),
+    Alone,
+    Away(ErrorKind),
+}
+
 /// What attempts need.
 #[derive(Clone)]
 pub(crate) struct Attempts {
@@ -81,14 +88,30 @@ impl Attempts {
         let looked_up = self.route.look_up(&events).await;
         drop(events);
         failpoint::reached("route.after");
-        let routes = looked_up.map_err(|error| {
-            tracing::warn!("members and routes are not known, so their partitions wait: {error}");
-            error.kind()
-        });
+        let routes = match looked_up {
+            Ok(routes) => Looked::Together(routes),
+            Err(error) if error.kind().is_retryable() => {
+                tracing::warn!("members and routes are not known, so their partitions wait: {error}");
+                Looked::Away(error.kind())
+            }
+            // One of them may be at fault, which must not be held against the others.
+            Err(error) => {
+                tracing::warn!("members and routes are looked up for each record alone: {error}");
+                Looked::Alone
+            }
+        };
         let told = all.into_iter().map(|work| async {
             let outcome = match &routes {
-                Ok(routes) => self.one(work, routes).await,
-                Err(kind) => self.none(work, *kind).await,
+                Looked::Away(kind) => Outcome {
+                    partition: work.partition,
+                    assignment: work.assignment,
+                    passed_on: work.passed_on,
+                    next_offset: None,
+                    rest: work.entries,
+                    trouble: Some(*kind),
+                },
+                Looked::Together(routes) => self.one(work, Some(routes)).await,
+                Looked::Alone => self.one(work, None).await,
             };
             if outcomes.send(outcome).await.is_err() {
                 tracing::debug!("nobody waits for the outcome of an attempt");
@@ -97,26 +120,21 @@ impl Attempts {
         join_all(told).await;
     }
 
-    async fn none(&self, mut work: Work, kind: ErrorKind) -> Outcome {
-        let next_offset = self.or_give_up(&mut work.entries, kind).await;
-        Outcome {
-            partition: work.partition,
-            assignment: work.assignment,
-            passed_on: work.passed_on,
-            next_offset,
-            rest: work.entries,
-            trouble: next_offset.is_none().then_some(kind),
-        }
-    }
-
-    async fn one(&self, mut work: Work, routes: &Routes) -> Outcome {
+    /// Passes on what it can; without routes they are looked up for each record.
+    async fn one(&self, mut work: Work, routes: Option<&Routes>) -> Outcome {
         let (mut next_offset, mut trouble) = (None, None);
         let mut on_the_way = Vec::new();
         while let Some(entry) = work.entries.front() {
             let offset = entry.record.offset;
             let passed = match &entry.event {
-                Ok(event) => self.route.pass_on(event, routes, &mut work.passed_on).await,
-                Err(reason) => self.give_up(entry, reason, 1).await.map(|()| Vec::new()),
+                Ok(event) => match routes {
+                    Some(routes) => self.route.pass_on(event, routes, &mut work.passed_on).await,
+                    None => match self.route.look_up(&[event]).await {
+                        Ok(routes) => self.route.pass_on(event, &routes, &mut work.passed_on).await,
+                        Err(error) => Err(error.kind()),
+                    },
+                },
+                Err(reason) => self.give_up(entry, reason, 1, DeadFor::Unreadable).await.map(|()| Vec::new()),
             };
             match passed {
                 Ok(frames) => {
@@ -155,12 +173,12 @@ impl Attempts {
         if attempts < self.limits.record_attempts {
             return None;
         }
-        self.give_up(first, "it failed by a fault each time", attempts).await.ok()?;
+        self.give_up(first, "it failed by a fault each time", attempts, DeadFor::Failed).await.ok()?;
         entries.pop_front();
         Some(offset + 1)
     }
 
-    async fn give_up(&self, entry: &Entry, reason: &str, attempts: u32) -> Result<(), ErrorKind> {
+    async fn give_up(&self, entry: &Entry, reason: &str, attempts: u32, dead_for: DeadFor) -> Result<(), ErrorKind> {
         let Partition { topic, number } = entry.record.partition;
         let offset = entry.record.offset;
         let letter = DeadLetter {
@@ -172,7 +190,7 @@ impl Attempts {
         match self.dead_letters.keep(letter).await {
             Ok(()) => {
                 tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} is a dead letter: {reason}");
-                count(&self.route.metrics.records, Fate::DeadLetter);
+                self.route.metrics.dead(dead_for);
                 Ok(())
             }
             Err(error) => {

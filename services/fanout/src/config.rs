@@ -79,7 +79,7 @@ impl Settings {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Limits {
-    /// Records that wait before their partition is paused
+    /// Records that wait or are being attempted before partitions are paused
     #[arg(long, env = "WAITING_RECORDS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub waiting_records: u32,
 

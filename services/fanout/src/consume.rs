@@ -61,6 +61,8 @@ struct Lane {
     /// Tells this assignment from an earlier one, whose attempt may still run.
     assignment: u64,
     waiting: VecDeque<Entry>,
+    /// Records of the attempt that runs.
+    attempted: usize,
     /// Away while an attempt runs.
     passed_on: Option<PassedOn>,
     /// Where a next owner would begin, when that is not committed yet.
@@ -75,6 +77,7 @@ impl Lane {
         Self {
             assignment,
             waiting: VecDeque::new(),
+            attempted: 0,
             passed_on: Some(PassedOn::new(limits.remembered_chats, limits.remembered_events)),
             finished: None,
             is_paused: false,
@@ -158,6 +161,7 @@ impl Consume {
         for record in records {
             // Records of a partition that has gone belong to its next owner.
             if let Some(lane) = self.lanes.get_mut(&record.partition) {
+                self.attempts.route.metrics.consumed(record.partition.topic);
                 lane.waiting.push_back(Entry::new(record));
             }
         }
@@ -174,6 +178,7 @@ impl Consume {
             if let Some(passed_on) = lane.passed_on.take() {
                 let count = lane.waiting.len().min(self.limits.attempt_records as usize);
                 let entries: VecDeque<Entry> = lane.waiting.drain(..count).collect();
+                lane.attempted = count;
                 if broken::is("commit_first") {
                     lane.finished = entries.back().map(|last| last.record.offset + 1).or(lane.finished);
                 }
@@ -191,6 +196,7 @@ impl Consume {
         let lane = self.lanes.get_mut(&outcome.partition);
         if let Some(lane) = lane.filter(|lane| lane.assignment == outcome.assignment) {
             lane.passed_on = Some(outcome.passed_on);
+            lane.attempted = 0;
             lane.finished = outcome.next_offset.or(lane.finished);
             for entry in outcome.rest.into_iter().rev() {
                 lane.waiting.push_front(entry);
@@ -215,7 +221,7 @@ impl Consume {
 
     /// Partitions in trouble rest, and all with something waiting do when too much waits.
     async fn pause_and_resume(&mut self) {
-        let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
+        let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len() + lane.attempted).sum();
         let (limit, some) = (self.limits.waiting_records as usize, self.limits.waiting_records as usize / 2);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (partition, lane) in &self.lanes {

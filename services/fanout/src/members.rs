@@ -12,10 +12,7 @@ use domain::{
 };
 use futures_util::{StreamExt as _, stream};
 
-use crate::{
-    config::Limits,
-    metrics::{Found, Metrics, count},
-};
+use crate::{config::Limits, metrics::Metrics};
 
 /// Looks up the members of chats.
 pub struct Members {
@@ -64,7 +61,7 @@ impl Members {
         for (chat, cached) in chats.iter().zip(cached) {
             match cached {
                 Cached::Members(members) => {
-                    count(&self.metrics.members, Found::Cache);
+                    self.metrics.member_hits.inc();
                     all.insert(*chat, Ok(members));
                 }
                 Cached::Nothing(generation) => missing.push((*chat, generation)),
@@ -84,7 +81,7 @@ impl Members {
     }
 
     async fn ask(&self, chat: ChatId, generation: Generation) -> Result<Vec<UserId>, Error> {
-        count(&self.metrics.members, Found::Store);
+        self.metrics.member_misses.inc();
         let members = self.in_time(self.directory.members(chat)).await?;
         let members: Vec<UserId> = members.into_iter().map(|membership| membership.user).collect();
         match self.in_time(self.cache.fill(chat, generation, &members, self.ttl)).await {

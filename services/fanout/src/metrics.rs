@@ -2,7 +2,7 @@
 
 use prometheus_client::{
     encoding::EncodeLabelValue,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -39,16 +39,16 @@ pub enum Hole {
     PassedOver,
 }
 
-/// Where the members of a chat came from.
+/// Why a record became a dead letter.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-pub enum Found {
-    /// From the cache.
-    Cache,
-    /// From the store.
-    Store,
+pub enum DeadFor {
+    /// Nobody can read it.
+    Unreadable,
+    /// It failed by a fault each time.
+    Failed,
 }
 
-/// Counters by one label, `result`.
+/// Counters by one label, `status`.
 pub type Counts<T> = Family<[(&'static str, T); 1], Counter>;
 
 /// Counts one.
@@ -56,20 +56,30 @@ pub fn count<T>(counts: &Counts<T>, result: T)
 where
     T: EncodeLabelValue + Clone + std::fmt::Debug + std::hash::Hash + Eq,
 {
-    counts.get_or_create(&[("result", result)]).inc();
+    counts.get_or_create(&[("status", result)]).inc();
 }
 
 /// Counters of fanout.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Metrics {
+    /// Records as they came, by topic.
+    consumed: Family<[(&'static str, &'static str); 1], Counter>,
     /// Records by fate.
     pub records: Counts<Fate>,
     /// Frames by answer.
     pub frames: Counts<Delivered>,
     /// Holes of the log.
     pub holes: Counts<Hole>,
-    /// Look-ups of members.
-    pub members: Counts<Found>,
+    /// Members that the cache knew.
+    pub member_hits: Counter,
+    /// Members that the store was asked for.
+    pub member_misses: Counter,
+    /// Dead letters, by why.
+    dead_letters: Family<[(&'static str, DeadFor); 1], Counter>,
+    /// From the commit of a message to a gateway's word that it has it.
+    pub delivery_seconds: Histogram,
+    /// Members of the chat of a message.
+    pub batch_size: Histogram,
     /// Partitions that wait for Redis, the store or the log.
     pub paused: Gauge,
     /// Partitions that are ours.
@@ -79,14 +89,44 @@ pub struct Metrics {
 impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            consumed: Family::default(),
+            records: Counts::default(),
+            frames: Counts::default(),
+            holes: Counts::default(),
+            member_hits: Counter::default(),
+            member_misses: Counter::default(),
+            dead_letters: Family::default(),
+            delivery_seconds: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0]),
+            batch_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0]),
+            paused: Gauge::default(),
+            partitions: Gauge::default(),
+        };
         let fanout = registry.sub_registry_with_prefix("fanout");
-        fanout.register("records", "Records of the log by what became of them", metrics.records.clone());
-        fanout.register("frames", "Frames to gateways by their answer", metrics.frames.clone());
+        fanout.register("events_consumed", "Records of the log as they came", metrics.consumed.clone());
+        fanout.register("events_processed", "Records of the log by what became of them", metrics.records.clone());
+        fanout.register("delivery", "Frames to gateways by their answer", metrics.frames.clone());
         fanout.register("holes", "Sequences that the log skipped", metrics.holes.clone());
-        fanout.register("members", "Look-ups of a chat's members", metrics.members.clone());
+        fanout.register("membership_cache_hits", "Members that the cache knew", metrics.member_hits.clone());
+        let help = "Members that the store was asked for";
+        fanout.register("membership_cache_misses", help, metrics.member_misses.clone());
+        fanout.register("dlq_events", "Dead letters", metrics.dead_letters.clone());
+        let help = "From the commit of a message to a gateway's word that it has it";
+        fanout.register("delivery_latency_seconds", help, metrics.delivery_seconds.clone());
+        fanout.register("batch_size", "Members of the chat of a message", metrics.batch_size.clone());
         fanout.register("paused_partitions", "Partitions that wait for a dependency", metrics.paused.clone());
         fanout.register("partitions", "Partitions that are ours", metrics.partitions.clone());
         metrics
+    }
+
+    /// A record came.
+    pub(crate) fn consumed(&self, topic: &'static str) {
+        self.consumed.get_or_create(&[("topic", topic)]).inc();
+    }
+
+    /// A record became a dead letter.
+    pub(crate) fn dead(&self, reason: DeadFor) {
+        count(&self.records, Fate::DeadLetter);
+        self.dead_letters.get_or_create(&[("reason", reason)]).inc();
     }
 }

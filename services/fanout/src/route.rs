@@ -10,7 +10,7 @@ use std::{
 };
 
 use domain::{
-    Error, ErrorKind,
+    Clock, Error, ErrorKind,
     ids::{ChatId, UserId},
     message::{Sequence, StoredMessage, TEXT},
     ports::{ConnectionRegistry, MessageHistory},
@@ -43,6 +43,8 @@ pub struct Route {
     pub limits: Limits,
     /// What is counted.
     pub metrics: Metrics,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Members and routes of everybody that a batch concerns, as they were when it began.
@@ -141,6 +143,7 @@ impl Route {
                     members = members.len(),
                 );
                 let span = trace::begin(span);
+                self.metrics.batch_size.observe(f64::from(u32::try_from(members.len()).unwrap_or(u32::MAX)));
                 let context = event.told(&span);
                 let push = Push::Message(message.clone());
                 on_the_way.push(span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes)));
@@ -232,8 +235,10 @@ impl Route {
         let mut moved = Vec::new();
         for OnTheWay { frame, sent } in all {
             for mut one in sent {
-                if self.heard(&mut one).await == Some(Outcome::Unknown) {
-                    moved.push((frame.clone(), one));
+                match self.heard(&mut one).await {
+                    Some(Outcome::Unknown) => moved.push((frame.clone(), one)),
+                    Some(Outcome::Delivered) => self.measure(&frame),
+                    Some(Outcome::Full | Outcome::Unspecified) | None => {}
                 }
             }
         }
@@ -261,6 +266,15 @@ impl Route {
         }
         for mut one in again {
             self.heard(&mut one).await;
+        }
+    }
+
+    /// How long a message took from its commit; clocks that differ too much tell nothing (`observability.md` §5.1).
+    fn measure(&self, frame: &DeliveryFrame) {
+        let Some(Push::Message(message)) = &frame.push else { return };
+        let took = self.clock.now().0 - message.created_at;
+        if let Ok(millis) = u64::try_from(took) {
+            self.metrics.delivery_seconds.observe(Duration::from_millis(millis).as_secs_f64());
         }
     }
 

@@ -89,6 +89,7 @@ pub fn join(ports: Ports, token: InternalToken, limits: &Limits, process: &Proce
         gateways: Gateways::new(process, token, limits),
         limits: limits.clone(),
         metrics,
+        clock: process.clock(),
     });
     let consume = Consume::new(ports.source, route, ports.dead_letters, limits, process);
     process.spawn("consume", consume.run(process.gate("log")));

@@ -177,7 +177,7 @@ impl Ingest {
     /// Ingest's.
     pub async fn acknowledge(&self, chat: ChatId, request: AckDeliveryRequest) -> Result<AckDeliveryResponse, Error> {
         let call = |mut client: IngestClient<Channel>, request| async move { client.ack_delivery(request).await };
-        self.ask(Operation::Read, chat, request, &mut None, call).await
+        self.ask(Operation::Acknowledge, chat, request, &mut None, call).await
     }
 
     async fn ask<Q, A, F, Fut>(

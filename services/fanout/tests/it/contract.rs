@@ -141,7 +141,7 @@ async fn ct_kf_03_what_nobody_is_online_for_is_attempted_and_committed(on: On) {
     for sequence in 1..=3 {
         systems.publish(chat, event(chat, systems.user(), sequence).encode_to_vec(), Vec::new()).await;
     }
-    eventually("attempted", || count(&fanout, "fanout_records_total{result=\"PassedOn\"}") == 3).await;
+    eventually("attempted", || count(&fanout, "fanout_events_processed_total{status=\"PassedOn\"}") == 3).await;
     fanout.shut_down().await;
     // The next of the group begins behind them.
     systems.publish(chat, event(chat, systems.user(), 4).encode_to_vec(), Vec::new()).await;
@@ -199,7 +199,7 @@ async fn a_hole_that_the_store_has_too_is_passed_over(on: On) {
         systems.publish(chat, event(chat, ben, sequence).encode_to_vec(), Vec::new()).await;
     }
     eventually("what is there came", || sequences(&gateway) == [1, 5, 6]).await;
-    assert_eq!(count(&fanout, "fanout_holes_total{result=\"PassedOver\"}"), 1);
+    assert_eq!(count(&fanout, "fanout_holes_total{status=\"PassedOver\"}"), 1);
     systems.stop([fanout]).await;
 }
 

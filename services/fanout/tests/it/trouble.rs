@@ -2,12 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use domain::ids::UserId;
 use fanout::config::Limits;
 use proto::events::v1::Envelope;
 
 use crate::{
     gateway::{Answers, Gateway},
-    world::{ANNA, BEN, MESSAGES, World, eventually, limits, message, sequences, stored},
+    world::{ANNA, BEN, MEMBERSHIPS, MESSAGES, World, change, changed, eventually, limits, message, sequences, stored},
 };
 
 #[tokio::test]
@@ -80,6 +81,27 @@ async fn a_record_that_fails_by_a_fault_three_times_becomes_a_dead_letter() {
     let end = world.log(MESSAGES, [message(2)]);
     world.finished(MESSAGES, end).await;
     assert_eq!(world.sequences(), [2]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_at_fault_makes_no_dead_letters_of_those_beside_it() {
+    let world = World::start().await;
+    let culprit = UserId(ulid::Ulid::from(99_u128));
+    *world.outside.culprit.lock().expect("whole") = Some(culprit);
+    let guilty = changed(1, change(1, culprit, "removed"));
+    // While the first attempt waits, the others come together.
+    world.outside.cache_is_away.store(true, Ordering::SeqCst);
+    let end = world.log(MESSAGES, [message(1), message(2)]);
+    let changes = world.log(MEMBERSHIPS, [guilty, changed(2, change(2, BEN, "added"))]);
+    world.outside.cache_is_away.store(false, Ordering::SeqCst);
+    world.finished(MESSAGES, end).await;
+    world.finished(MEMBERSHIPS, changes).await;
+    assert_eq!(world.sequences(), [1, 2]);
+    let letters = world.outside.letters.lock().expect("whole").clone();
+    let told: Vec<_> =
+        letters.iter().map(|letter| (letter.record.partition, letter.record.offset, letter.attempts)).collect();
+    assert_eq!(told, [(MEMBERSHIPS, 0, 3)]);
     world.stop().await;
 }
 

@@ -26,6 +26,7 @@ pub struct Pod {
     seed: u64,
     sends: Breaker,
     reads: Breaker,
+    acks: Breaker,
 }
 
 /// What kind of request: each has a breaker of its own, for what keeps one from going well may leave the other alone.
@@ -33,8 +34,10 @@ pub struct Pod {
 pub(super) enum Operation {
     /// It stores something.
     Send,
-    /// It reads, or says what was read.
+    /// It reads.
     Read,
+    /// It says what was read: a slow one must not hold up a sync.
+    Acknowledge,
 }
 
 impl Pod {
@@ -52,6 +55,7 @@ impl Pod {
             seed: xxh3_64_with_seed(address.to_string().as_bytes(), 0),
             sends: Breaker::new(limits, open.clone()),
             reads: Breaker::new(limits, open.clone()),
+            acks: Breaker::new(limits, open.clone()),
         })
     }
 
@@ -64,6 +68,7 @@ impl Pod {
         match operation {
             Operation::Send => &self.sends,
             Operation::Read => &self.reads,
+            Operation::Acknowledge => &self.acks,
         }
     }
 }
