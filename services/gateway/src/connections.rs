@@ -60,6 +60,7 @@ impl Link {
 
     /// Sends an answer (with `request_id`) or a notice (without). No room means a client that does not read.
     pub fn answer(&self, gateway: &Gateway, request_id: &str, payload: Payload) {
+        gateway.metrics.sent(&payload);
         let timestamp = gateway.clock.now().0;
         let frame = ServerFrame { request_id: request_id.to_owned(), timestamp, payload: Some(payload) };
         if !self.line.outbound.reserve(self.encoding.encode(&frame), &gateway.limits) {
@@ -100,6 +101,9 @@ impl Link {
     pub fn push(&self, gateway: &Gateway, frame: &SharedFrame) -> Taken {
         let message = frame.encoded(self.encoding);
         let taken = self.line.outbound.push(message, tokio::time::Instant::now(), &gateway.limits);
+        if matches!(taken, Taken::Queued | Taken::Warned(..)) {
+            frame.payload().inspect(|payload| gateway.metrics.sent(payload));
+        }
         match taken {
             Taken::Warned(size, limit) => {
                 let grace = gateway.limits.outbound_grace.as_secs();

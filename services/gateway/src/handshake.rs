@@ -31,7 +31,7 @@ use crate::{
     addresses::{Address, Place},
     config::Sunset,
     connections::Link,
-    metrics::{self, count},
+    metrics,
     outbound::Encoding,
     replace,
     session::{self, Session},
@@ -115,11 +115,11 @@ impl IntoResponse for Rejection {
 async fn handshake(State(gateway): State<Arc<Gateway>>, Path(version): Path<String>, request: Request) -> Response {
     match answer(&gateway, &version, request).await {
         Ok(response) => {
-            count(&gateway.metrics.handshakes, metrics::Handshake::Accepted);
+            gateway.metrics.shook(metrics::Handshake::Accepted);
             response
         }
         Err(rejection) => {
-            count(&gateway.metrics.handshakes, rejection.outcome);
+            gateway.metrics.shook(rejection.outcome);
             tracing::debug!(status = rejection.status.as_u16(), "refused a handshake: {}", rejection.message);
             rejection.into_response()
         }

@@ -4,6 +4,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::messaging::v1::{HeartbeatAck, server_frame::Payload};
 
+use tokio::time::Instant;
+
 use crate::{
     Gateway,
     connections::{Link, register_again},
@@ -25,6 +27,7 @@ pub enum Renewal {
 
 /// Answers a heartbeat: with what of the open chats is behind, and whether to sync all.
 pub async fn beat(gateway: &Gateway, link: &Link, request_id: &str, open: &[Cursor], renewal: Renewal) {
+    let begun = Instant::now();
     let renewed = async {
         if renewal == Renewal::Due {
             renew(gateway, link).await;
@@ -41,6 +44,9 @@ pub async fn beat(gateway: &Gateway, link: &Link, request_id: &str, open: &[Curs
         heads: heads.into_iter().filter(|head| is_behind(&head.chat_id, head.current_sequence)).collect(),
     };
     link.answer(gateway, request_id, Payload::HeartbeatAck(ack));
+    gateway.metrics.heartbeat_latency.observe(begun.elapsed().as_secs_f64());
+    #[expect(clippy::cast_precision_loss, reason = "a queue is far smaller than 2^52 bytes")]
+    gateway.metrics.buffer_bytes.observe(link.line.outbound.waiting_bytes() as f64);
 }
 
 /// Renews the registration; when it had lapsed, pushes may have been missed (D5.5).

@@ -161,7 +161,7 @@ impl Inbound {
             Ok(Received::Unknown(_)) => metrics::Received::Unknown,
             Err(_) => metrics::Received::Invalid,
         };
-        count(&self.gateway.metrics.received, kind);
+        self.gateway.metrics.received(kind);
         match received {
             Err(Refused { request_id, error }) => {
                 self.link.refuse(&self.gateway, &request_id, &error, None);

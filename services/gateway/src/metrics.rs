@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use proto::messaging::v1::server_frame::Payload;
+
 use crate::closing::Reason;
 
 /// How a handshake ended.
@@ -46,6 +48,48 @@ pub enum Received {
     Unknown,
     /// Nothing that could be read, or with a field that can't be.
     Invalid,
+}
+
+/// What kind of frame went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Sent {
+    /// `connection_established`.
+    ConnectionEstablished,
+    /// `connection_closing`.
+    ConnectionClosing,
+    /// `send_message_ack`.
+    SendMessageAck,
+    /// `message`.
+    Message,
+    /// `sync_response`.
+    SyncResponse,
+    /// `sync_heads_response`.
+    SyncHeadsResponse,
+    /// `heartbeat_ack`.
+    HeartbeatAck,
+    /// `chat_created` and its like.
+    ChatEvent,
+    /// `error`.
+    Error,
+}
+
+impl Sent {
+    /// The kind of a frame.
+    pub fn of(payload: &Payload) -> Self {
+        match payload {
+            Payload::ConnectionEstablished(_) => Self::ConnectionEstablished,
+            Payload::ConnectionClosing(_) => Self::ConnectionClosing,
+            Payload::SendMessageAck(_) => Self::SendMessageAck,
+            Payload::Message(_) => Self::Message,
+            Payload::SyncResponse(_) => Self::SyncResponse,
+            Payload::SyncHeadsResponse(_) => Self::SyncHeadsResponse,
+            Payload::HeartbeatAck(_) => Self::HeartbeatAck,
+            Payload::ChatCreated(_) | Payload::ChatUpdated(_) | Payload::MemberAdded(_) | Payload::MemberRemoved(_) => {
+                Self::ChatEvent
+            }
+            Payload::Error(_) => Self::Error,
+        }
+    }
 }
 
 /// How a send ended.
@@ -97,6 +141,8 @@ impl<T: EncodeLabelValue> EncodeLabelValue for Label<'_, T> {
 }
 
 type Counts<T> = Family<Status<T>, Counter>;
+/// Counters by one label of that name.
+type Named<T> = Family<[(&'static str, T); 1], Counter>;
 
 /// What gateway measures.
 #[derive(Clone, Debug)]
@@ -106,11 +152,23 @@ pub struct Metrics {
     /// Connections that this gateway takes.
     pub connections_limit: Gauge,
     /// Attempts, by how they ended.
-    pub handshakes: Counts<Handshake>,
+    handshakes: Counts<Handshake>,
     /// Ended connections, by reason.
-    pub closed: Counts<Reason>,
+    closed: Counts<Reason>,
     /// Frames of clients, by type.
-    pub received: Counts<Received>,
+    received: Named<Received>,
+    /// Frames for clients, by type.
+    sent: Named<Sent>,
+    /// Handshakes refused for what they showed, by why.
+    auth_failures: Named<Handshake>,
+    /// Connections ended because the client did not read.
+    slow_consumers: Counter,
+    /// Connections ended because no heartbeat came.
+    heartbeat_timeouts: Counter,
+    /// From a heartbeat to its answer.
+    pub heartbeat_latency: Histogram,
+    /// Bytes of pushes that wait for a connection, looked at with each heartbeat.
+    pub buffer_bytes: Histogram,
     /// Sends, by how they ended.
     pub sends: Counts<Send>,
     /// From the frame of a send to its acknowledgement.
@@ -134,6 +192,12 @@ impl Metrics {
             handshakes: Family::default(),
             closed: Family::default(),
             received: Family::default(),
+            sent: Family::default(),
+            auth_failures: Family::default(),
+            slow_consumers: Counter::default(),
+            heartbeat_timeouts: Counter::default(),
+            heartbeat_latency: Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1]),
+            buffer_bytes: Histogram::new([1024.0, 10240.0, 102_400.0, 1_048_576.0, 10_485_760.0]),
             sends: Family::default(),
             send_latency: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             pushes: Family::default(),
@@ -147,6 +211,16 @@ impl Metrics {
         gateway.register("connections", "Attempts to connect", metrics.handshakes.clone());
         gateway.register("connections_closed", "Ended connections", metrics.closed.clone());
         gateway.register("messages_received", "Frames of clients", metrics.received.clone());
+        gateway.register("messages_sent", "Frames for clients", metrics.sent.clone());
+        gateway.register("auth_failures", "Handshakes refused for what they showed", metrics.auth_failures.clone());
+        let help = "Connections ended because the client did not read";
+        gateway.register("slow_consumer_disconnects", help, metrics.slow_consumers.clone());
+        let help = "Connections ended because no heartbeat came";
+        gateway.register("heartbeat_timeout", help, metrics.heartbeat_timeouts.clone());
+        let help = "From a heartbeat to its answer";
+        gateway.register("heartbeat_latency_seconds", help, metrics.heartbeat_latency.clone());
+        let help = "Bytes of pushes that wait for a connection, looked at with each heartbeat";
+        gateway.register("buffer_size_bytes", help, metrics.buffer_bytes.clone());
         gateway.register("send", "Sends by outcome", metrics.sends.clone());
         gateway.register("send_latency_seconds", "From send to acknowledgement", metrics.send_latency.clone());
         gateway.register("pushes", "Pushes by what became of them", metrics.pushes.clone());
@@ -154,6 +228,34 @@ impl Metrics {
         gateway.register("lost_acks", "Acknowledgements that ingest did not take", metrics.lost_acks.clone());
         gateway.register("ingest_breakers_open", "Open breakers to ingest", metrics.breakers_open.clone());
         metrics
+    }
+
+    /// A handshake ended.
+    pub fn shook(&self, ending: Handshake) {
+        count(&self.handshakes, ending);
+        if matches!(ending, Handshake::InvalidToken | Handshake::TokenRevoked | Handshake::ForbiddenOrigin) {
+            self.auth_failures.get_or_create(&[("reason", ending)]).inc();
+        }
+    }
+
+    /// A connection ended.
+    pub fn ended(&self, reason: Reason) {
+        count(&self.closed, reason);
+        if reason == Reason::SlowConsumer {
+            self.slow_consumers.inc();
+        } else if reason == Reason::IdleTimeout {
+            self.heartbeat_timeouts.inc();
+        }
+    }
+
+    /// A frame came.
+    pub fn received(&self, kind: Received) {
+        self.received.get_or_create(&[("type", kind)]).inc();
+    }
+
+    /// A frame goes to a connection.
+    pub fn sent(&self, payload: &Payload) {
+        self.sent.get_or_create(&[("type", Sent::of(payload))]).inc();
     }
 }
 
@@ -174,11 +276,17 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         count(&metrics.sends, Send::Acknowledged);
-        count(&metrics.closed, Reason::SlowConsumer);
+        metrics.ended(Reason::SlowConsumer);
+        metrics.shook(Handshake::InvalidToken);
+        metrics.shook(Handshake::RateLimited);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
         assert!(text.contains("gateway_send_total{status=\"Acknowledged\"} 1"), "{text}");
         assert!(text.contains("gateway_connections_closed_total{status=\"SlowConsumer\"} 1"), "{text}");
+        assert!(text.contains("gateway_slow_consumer_disconnects_total 1"), "{text}");
+        assert!(text.contains("gateway_heartbeat_timeout_total 0"), "{text}");
+        assert!(text.contains("gateway_auth_failures_total{reason=\"InvalidToken\"} 1"), "{text}");
+        assert!(!text.contains("reason=\"RateLimited\""), "{text}");
         assert!(text.contains("gateway_connections_active 0"), "{text}");
     }
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use axum::extract::ws::Message;
-use proto::{frames, messaging::v1::ServerFrame};
+use proto::{
+    frames,
+    messaging::v1::{ServerFrame, server_frame::Payload},
+};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::config::Limits;
@@ -42,6 +45,11 @@ impl SharedFrame {
     /// Wraps a frame.
     pub fn new(frame: ServerFrame) -> Self {
         Self { frame, json: OnceLock::new(), protobuf: OnceLock::new() }
+    }
+
+    /// What is in it.
+    pub fn payload(&self) -> Option<&Payload> {
+        self.frame.payload.as_ref()
     }
 
     /// The frame in that encoding; copies share their bytes.
@@ -185,6 +193,11 @@ impl Outbound {
             lanes.pushes = VecDeque::new(); // an idle connection holds no memory for its last burst
         }
         Some(message)
+    }
+
+    /// Bytes of pushes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.lanes().push_bytes
     }
 
     /// Resolves when something may wait.

@@ -17,7 +17,6 @@ use crate::{
     closing::Reason,
     connections::Link,
     inbound::Inbound,
-    metrics::count,
     receive,
     socket::{self, Talk},
 };
@@ -46,7 +45,7 @@ impl Drop for Session {
         let reason = link.closing().unwrap_or(Reason::Gone);
         gateway.connections.remove(&link);
         gateway.metrics.connections.dec();
-        count(&gateway.metrics.closed, reason);
+        gateway.metrics.ended(reason);
         tracing::info!(connection.id = %link.record.id, "connection {} ended: {}", link.record.id, reason.name());
         let process = gateway.process.clone();
         drop(process.spawn_child(async move { gateway.deregister(&link).await }));

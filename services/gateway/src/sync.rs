@@ -30,11 +30,10 @@ pub async fn page(gateway: &Gateway, link: &Link, page: PageRequest) {
     match gateway.ingest.sync(page.chat, request).await {
         Ok(found) => {
             let response = cut(found, &page, &user_id, (link.encoding, gateway.limits.outbound_page_bytes));
-            let frame = ServerFrame {
-                request_id: page.request_id,
-                timestamp: gateway.clock.now().0,
-                payload: Some(Payload::SyncResponse(response)),
-            };
+            let payload = Payload::SyncResponse(response);
+            gateway.metrics.sent(&payload);
+            let frame =
+                ServerFrame { request_id: page.request_id, timestamp: gateway.clock.now().0, payload: Some(payload) };
             link.line.outbound.page(link.encoding.encode(&frame)).await;
         }
         Err(error) => link.refuse(gateway, &page.request_id, &error, Some(page.chat)),

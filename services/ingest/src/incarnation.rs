@@ -101,11 +101,13 @@ impl Tenure {
             let lease = Lease { incarnation, expires_at, oldest_slot: self.slots.oldest(now), claim: None };
             match self.bounded(self.incarnations.open(&lease)).await {
                 Ok(()) => {
+                    self.metrics.store_available.set(1);
                     *self.held() = Some(Held { incarnation, expires_at, until: asked + self.limits.lease_ttl });
                     tracing::info!(incarnation.id = %incarnation, "incarnation {incarnation} begins");
                     return incarnation;
                 }
                 Err(error) => {
+                    self.metrics.store_available.set(0);
                     gate.close_for(error.to_string());
                     if attempt == 0 {
                         tracing::warn!("failed to take a lease, trying on: {error}");
@@ -129,6 +131,7 @@ impl Tenure {
             let renewal = self.incarnations.renew(incarnation, expires_at, self.slots.oldest(now));
             match self.bounded(renewal).await {
                 Ok(true) => {
+                    self.metrics.store_available.set(1);
                     // An expired lease that nobody claimed is as good as a new one: whoever would have
                     // claimed it after this renewal fails, for it is not what they saw.
                     *self.held() = Some(Held { incarnation, expires_at, until: asked + self.limits.lease_ttl });
@@ -139,6 +142,7 @@ impl Tenure {
                 }
                 Ok(false) => return,
                 Err(error) => {
+                    self.metrics.store_available.set(0);
                     if failures == 0 {
                         tracing::warn!("failed to renew the lease, trying on: {error}");
                     }

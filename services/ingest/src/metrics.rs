@@ -25,6 +25,20 @@ pub enum Status {
     error,
 }
 
+/// Why the store did not do what it was asked.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "these are the label's values")]
+pub enum StoreError {
+    /// It takes no more at the moment.
+    throttled,
+    /// It is away, or refused for a reason that passes.
+    unavailable,
+    /// Nobody knows whether it did.
+    unknown_outcome,
+    /// It finds the request wrong.
+    invalid,
+}
+
 /// Label of `durability_persist_total`.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Ended {
@@ -47,6 +61,12 @@ pub struct Metrics {
     pub transaction_conflicts: Counter,
     /// Batches that another writer overtook.
     pub lost_races: Counter,
+    /// Calls of the store that failed, by why.
+    store_errors: Family<[(&'static str, StoreError); 1], Counter>,
+    /// Whether the store took the last renewal of the lease: 1 or 0.
+    pub store_available: Gauge,
+    /// From a record's handing over to the log's confirmation.
+    pub produce_seconds: Histogram,
     /// Store calls whose outcome was unknown.
     pub unknown_outcomes: Counter,
     /// Chats with members and without a counter: must stay 0.
@@ -76,6 +96,9 @@ impl Default for Metrics {
             idempotency_hits: Counter::default(),
             transaction_conflicts: Counter::default(),
             lost_races: Counter::default(),
+            store_errors: Family::default(),
+            store_available: Gauge::default(),
+            produce_seconds: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5]),
             unknown_outcomes: Counter::default(),
             counter_missing: Counter::default(),
             duplicate_sequence: Counter::default(),
@@ -104,6 +127,11 @@ impl Metrics {
             made.transaction_conflicts.clone(),
         );
         plane.register("lost_races", "Batches that another writer overtook", made.lost_races.clone());
+        plane.register("dynamodb_errors", "Store calls that failed", made.store_errors.clone());
+        let help = "Whether the store took the last renewal of the lease";
+        plane.register("dynamodb_available", help, made.store_available.clone());
+        let help = "From a record to the log's confirmation";
+        plane.register("kafka_produce_duration_seconds", help, made.produce_seconds.clone());
         plane.register("unknown_outcomes", "Store calls with an unknown outcome", made.unknown_outcomes.clone());
         plane.register("counter_missing", "Chats with members and no counter", made.counter_missing.clone());
         plane.register("duplicate_sequence", "Places taken above the counter", made.duplicate_sequence.clone());
@@ -115,6 +143,11 @@ impl Metrics {
         plane.register("leases_lost", "Leases lost while the process lived", made.leases_lost.clone());
         plane.register("acks_above_head", "Delivery acks above the head", made.acks_above_head.clone());
         made
+    }
+
+    /// Counts a call of the store that failed.
+    pub(crate) fn store_failed(&self, error: StoreError) {
+        self.store_errors.get_or_create(&[("error_type", error)]).inc();
     }
 
     /// Counts a send that failed.

@@ -99,6 +99,7 @@ struct Forgotten {
 
 struct Unconfirmed {
     sequence: Sequence,
+    handed_over: Instant,
     confirmation: Confirmation,
     _permit: OwnedSemaphorePermit,
 }
@@ -242,6 +243,7 @@ impl Publish {
                 Step::Send(held) => match self.send(&held) {
                     Ok(confirmation) => unconfirmed.push_back(Unconfirmed {
                         sequence: held.outgoing.message.sequence,
+                        handed_over: Instant::now(),
                         confirmation,
                         _permit: held.permit,
                     }),
@@ -327,10 +329,11 @@ impl Publish {
                 failpoint::reached("publish.after");
                 *failures = 0;
                 self.metrics.published.inc();
-                if let Some(first) = unconfirmed.pop_front()
-                    && let Some(tail) = self.tails().by_chat.get_mut(&chat)
-                {
-                    tail.raise(first.sequence);
+                if let Some(first) = unconfirmed.pop_front() {
+                    self.metrics.produce_seconds.observe(first.handed_over.elapsed().as_secs_f64());
+                    if let Some(tail) = self.tails().by_chat.get_mut(&chat) {
+                        tail.raise(first.sequence);
+                    }
                 }
             }
             Err(failure) => self.start_over(chat, unconfirmed, failure, failures).await,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{Instrument as _, field};
 
 use super::{Attempt, Committer, Pending, judge};
-use crate::publish::Floor;
+use crate::{metrics::StoreError, publish::Floor};
 
 impl Committer {
     /// The batch as it is to be asked for; `None` while this process may not store.
@@ -49,6 +49,7 @@ impl Committer {
         let mut unknown = 0_u32;
         loop {
             let outcome = self.call(&mut attempt).await;
+            self.count(&outcome);
             let error = match outcome {
                 Commit::Unknown(error) => error,
                 // An earlier try may still be under way; what this one met says nothing about it.
@@ -79,6 +80,19 @@ impl Committer {
         attempt.hold = self.slots.hold(self.clock.now());
         attempt.batch.publisher = PublisherMark::new(incarnation, attempt.hold.slot(), attempt.batch.chat);
         attempt.batch.token = self.ids.ulid().to_string();
+    }
+
+    fn count(&self, outcome: &Commit) {
+        match outcome {
+            // A condition that does not hold is an answer.
+            Commit::Committed | Commit::Cancelled(_) => {}
+            Commit::Unknown(_) => self.metrics.store_failed(StoreError::unknown_outcome),
+            Commit::NotNow(error) if error.kind() == ErrorKind::ServerBusy => {
+                self.metrics.store_failed(StoreError::throttled);
+            }
+            Commit::NotNow(_) => self.metrics.store_failed(StoreError::unavailable),
+            Commit::Invalid(_) => self.metrics.store_failed(StoreError::invalid),
+        }
     }
 
     async fn call(&self, attempt: &mut Attempt) -> Commit {
