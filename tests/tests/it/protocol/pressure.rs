@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::messaging::v1::{client_frame::Payload as Ask, server_frame::Payload};
+use proto::messaging::v1::{SyncRequest, client_frame::Payload as Ask, server_frame::Payload};
 use tests::client::Client;
 
 use super::{
@@ -13,20 +13,23 @@ use super::{
 rules! {
     ws_b_01_who_does_not_read_is_warned_before_anything_else with super::FLAGS, ["--outbound-grace=60s"];
     ws_b_02_who_goes_on_not_reading_is_told_and_closed with super::FLAGS, ["--outbound-grace=100ms", "--stop-close=60s"];
-    ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing with super::FLAGS, ["--outbound-grace=100ms", "--sync-burst=1000"];
+    ws_b_03_who_was_closed_has_all_after_connecting_again_and_syncing with super::FLAGS, ["--outbound-grace=100ms"];
 }
 
 /// Pushes that may wait for a connection here: the warning comes above 380, the note in the log above 320.
 const QUEUE: &str = "--outbound-messages=400";
-/// Bytes are no matter in these tests, and nobody sends heartbeats.
-const FLAGS: [&str; 3] = [QUEUE, "--outbound-bytes=100000000", "--heartbeat-interval=5m"];
+/// Bytes are no matter in these tests, nobody sends heartbeats, and pages are for the asking.
+const FLAGS: [&str; 4] = [QUEUE, "--outbound-bytes=100000000", "--heartbeat-interval=5m", "--sync-burst=1000"];
 /// Connections that write, so that messages are stored together.
 const WRITERS: usize = 8;
 /// Messages that are under way at once: the note in the log may come so much later.
 const BATCH: usize = 16;
 /// Messages after that, one by one.
 const TRICKLE: usize = 40;
-/// Kernels hold some megabytes for a client before gateway has to.
+/// Kernels hold some megabytes for a client before gateway has to: pages of some hundred kilobytes fill them sooner
+/// than messages do.
+const PAGES: usize = 40;
+/// And if they hold more, messages fill the rest.
 const BATCHES: usize = 1000;
 
 /// A chat, who writes to it, who reads it, and who is connected to it and does not read.
@@ -86,13 +89,25 @@ impl<'a> Scene<'a> {
 
     /// Sends until the log says that the slow one's queue is filled by 80 %.
     async fn fill(&mut self) -> anyhow::Result<()> {
-        for _ in 0..BATCHES {
+        for number in 0..BATCHES {
             self.push(BATCH).await?;
+            // By now there is enough for a whole page.
+            if number == 3 {
+                self.ask_for_pages().await?;
+            }
             if self.notes()? > self.noted {
                 return Ok(());
             }
         }
         anyhow::bail!("{} messages did not fill the queue", self.sent)
+    }
+
+    async fn ask_for_pages(&mut self) -> anyhow::Result<()> {
+        for number in 0..PAGES {
+            let page = SyncRequest { chat_id: self.chat.clone(), last_acked_sequence: 0, limit: Some(500) };
+            self.slow.ask(&format!("page-{number}"), Ask::SyncRequest(page)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -102,10 +117,11 @@ async fn ws_b_01_who_does_not_read_is_warned_before_anything_else(place: Place) 
         scene.fill().await?;
         scene.push(62).await?;
         // It reads again in time: it is told, keeps its connection, and got everything.
-        let (mut places, mut warning) = (Vec::new(), None);
-        while places.last() != Some(&scene.sent) {
+        let (mut places, mut warning, mut pages) = (Vec::new(), None, 0);
+        while places.last() != Some(&scene.sent) || pages < PAGES {
             match scene.slow.frame().await?.payload {
                 Some(Payload::Message(message)) => places.push(message.sequence),
+                Some(Payload::SyncResponse(_)) => pages += 1,
                 Some(Payload::Error(error)) => warning = Some(error),
                 other => anyhow::bail!("{protocol}: {other:?}"),
             }
@@ -139,6 +155,7 @@ async fn ws_b_02_who_goes_on_not_reading_is_told_and_closed(place: Place) -> any
                         assert_eq!(message.sequence, last + 1, "{protocol}: dropped while it was open");
                         last = message.sequence;
                     }
+                    Some(Payload::SyncResponse(_)) => {}
                     Some(Payload::Error(error)) => told.push(error.code),
                     Some(Payload::ConnectionClosing(closing)) => {
                         assert!(closing.reconnect_allowed, "{closing:?}");
