@@ -102,6 +102,13 @@ impl Metrics {
             paused: Gauge::default(),
             partitions: Gauge::default(),
         };
+        // Seen before the first: an alert on an increase needs the zero.
+        for reason in [DeadFor::Unreadable, DeadFor::Failed] {
+            drop(metrics.dead_letters.get_or_create(&[("reason", reason)]));
+        }
+        for hole in [Hole::Filled, Hole::PassedOver] {
+            drop(metrics.holes.get_or_create(&[("status", hole)]));
+        }
         let fanout = registry.sub_registry_with_prefix("fanout");
         fanout.register("events_consumed", "Records of the log as they came", metrics.consumed.clone());
         fanout.register("events_processed", "Records of the log by what became of them", metrics.records.clone());

@@ -116,6 +116,11 @@ impl Metrics {
     /// Makes the metrics and registers them, with the count of holes that readers passed over.
     pub fn register(registry: &mut Registry, holes: Counter) -> Self {
         let made = Self::default();
+        // Seen before the first: an alert on an increase needs the zero.
+        for error in [StoreError::throttled, StoreError::unavailable, StoreError::unknown_outcome, StoreError::invalid]
+        {
+            drop(made.store_errors.get_or_create(&[("error_type", error)]));
+        }
         let plane = registry.sub_registry_with_prefix("durability");
         plane.register("persist", "Sends by how they ended", made.persist.clone());
         plane.register("persist_duration_seconds", "From arrival to answer", made.persist_seconds.clone());

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod group;
 mod journeys;
+mod metrics;
 mod people;
 mod processes;
 mod protocol;
