@@ -92,6 +92,8 @@ pub fn join(ports: Ports, token: InternalToken, limits: &Limits, process: &Proce
         clock: process.clock(),
     });
     let consume = Consume::new(ports.source, route, ports.dead_letters, limits, process);
-    process.spawn("consume", consume.run(process.gate("log")));
+    let is_member = process.gate("log");
+    is_member.close_for("not a member of its consumer group yet");
+    process.spawn("consume", consume.run(is_member));
     Running
 }

@@ -1,6 +1,6 @@
 //! Attributes of items, read and written with the types of `domain`; and what a failed call means.
 
-use std::{collections::HashMap, fmt::Display, str::FromStr};
+use std::{collections::HashMap, error::Error as _, fmt::Display, str::FromStr};
 
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
@@ -60,6 +60,7 @@ pub(crate) fn is_condition_failure<E: ProvideErrorMetadata, R>(error: &SdkError<
 }
 
 /// A failed call: what the store refuses is a fault of ours, anything else means that it is away.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(crate) fn failed<E, R>(error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -67,8 +68,31 @@ where
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     let is_ours = matches!(code, Some("ValidationException" | "SerializationException"));
-    let cause = aws_sdk_dynamodb::error::DisplayErrorContext(error).to_string();
+    let cause = why(&error);
     if is_ours { Error::internal(cause) } else { Error::unavailable("the store does not answer", cause) }
+}
+
+/// What went wrong, for people: the store's own words, or the client's from the outermost to the first cause.
+pub(crate) fn why<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    if let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+        return format!("{code}: {message}");
+    }
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        // Some say what their cause says again.
+        if !words.ends_with(&said) {
+            words = format!("{words}: {said}");
+        }
+        next = cause.source();
+    }
+    words
 }
 
 /// An attribute is absent or has another form than we write: a fault of the data.

@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{
-    error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
+    error::{ProvideErrorMetadata as _, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
     types::{
         AttributeValue, CancellationReason, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure,
@@ -26,7 +26,7 @@ use platform::broken;
 
 use super::{
     Store,
-    attributes::{Item, failed, number, optional, read_number, read_text, read_time, text},
+    attributes::{Item, failed, number, optional, read_number, read_text, read_time, text, why},
     layout::{PUBLISHER_INDEX, Table},
 };
 
@@ -158,7 +158,7 @@ impl Port for MessageLog {
             .await;
         match sent {
             Ok(_) => Commit::Committed,
-            Err(error) => outcome(batch, error),
+            Err(error) => outcome(batch, &error),
         }
     }
 
@@ -203,7 +203,7 @@ impl Port for MessageLog {
 }
 
 /// What a failed transaction means. Only what the store answered by name is known not to be stored.
-fn outcome<R>(batch: &Batch, error: SdkError<TransactWriteItemsError, R>) -> Commit
+fn outcome<R>(batch: &Batch, error: &SdkError<TransactWriteItemsError, R>) -> Commit
 where
     R: std::fmt::Debug + Send + Sync + 'static,
 {
@@ -214,7 +214,7 @@ where
         };
     }
     let code = error.as_service_error().and_then(|service| service.code()).map(str::to_owned);
-    let cause = DisplayErrorContext(error).to_string();
+    let cause = why(error);
     match code.as_deref() {
         Some("ValidationException" | "SerializationException" | "IdempotentParameterMismatchException") => {
             Commit::Invalid(Error::internal(cause))
