@@ -36,16 +36,48 @@ pub enum System {
     Redis,
 }
 
+/// Folder of systems, which end when it is dropped. A killed process leaves that to the systems' guard, which needs the
+/// folder to know them.
+#[derive(Debug)]
+struct State(PathBuf);
+
+impl State {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix("ground.").tempdir()?.keep()))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let parts = [("kafka", "kafka.sh"), ("dynamodb", "dynamodb-local.sh"), ("redis", "redis.sh")];
+        let ending = parts.into_iter().filter(|(part, _)| self.0.join(part).exists()).map(|(_, name)| {
+            let mut command = std::process::Command::new(script(name));
+            command.arg("down").env("GROUND_STATE", &self.0).stdin(Stdio::null()).stdout(Stdio::null());
+            (name, command.stderr(Stdio::null()).spawn())
+        });
+        for (name, child) in ending.collect::<Vec<_>>() {
+            match child.and_then(|mut child| child.wait()) {
+                Ok(status) if status.success() => {}
+                other => tracing::warn!("{name} down: {other:?}"),
+            }
+        }
+    }
+}
+
 /// Systems of one test alone, which keep their data when they are killed.
 #[derive(Debug)]
 pub struct OwnGround {
     /// Where they listen, the same after each start.
     pub ground: Ground,
-    state: tempfile::TempDir,
+    state: State,
 }
 
 impl OwnGround {
-    /// Starts them; they end with this process.
+    /// Starts them; they end when this is dropped, or with this process.
     ///
     /// # Errors
     /// With what a script said.
@@ -58,7 +90,7 @@ impl OwnGround {
     /// # Errors
     /// With what a script said.
     pub async fn start_with(brokers: u8, tables: &str) -> anyhow::Result<Self> {
-        let state = tempfile::tempdir()?;
+        let state = State::new()?;
         let ground = Ground::start(tables, brokers, state.path()).await?;
         Ok(Self { ground, state })
     }
@@ -150,16 +182,16 @@ pub struct SecureRedis {
     pub address: String,
     /// Its authority, in PEM.
     pub authority: PathBuf,
-    _state: tempfile::TempDir,
+    _state: State,
 }
 
 impl SecureRedis {
-    /// Starts one; it ends with this process.
+    /// Starts one; it ends when this is dropped, or with this process.
     ///
     /// # Errors
     /// With what the script said.
     pub async fn start() -> anyhow::Result<Self> {
-        let state = tempfile::tempdir()?;
+        let state = State::new()?;
         let address = last(run("redis.sh", &["up", "secure"], state.path()).await?)?;
         Ok(Self { address, authority: state.path().join("redis/tls/ca.crt"), _state: state })
     }
