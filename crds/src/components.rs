@@ -271,6 +271,11 @@ pub struct GatewaySettings {
     #[schemars(range(min = 1, max = 100_000))]
     pub send_burst: Option<i32>,
 
+    /// Messages a user may send in an hour. 1000 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub send_per_hour: Option<i32>,
+
     /// Origins of web pages that may connect besides those of the gateway's own host.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(

@@ -38,6 +38,7 @@ const RAISED: &[&str] = &[
     "--lookup-per-hour=100000",
     "--send-rate=100000",
     "--send-burst=100000",
+    "--send-per-hour=100000000",
     "--connection-new-per-user=100000",
     "--connection-per-user=100",
     "--connection-per-ip=100000",

@@ -179,6 +179,10 @@ pub struct Limits {
     #[arg(long, env = "SEND_PER_USER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_per_user: u32,
 
+    /// Messages an hour of one user to all chats
+    #[arg(long, env = "SEND_PER_HOUR", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub send_per_hour: u32,
+
     /// Sync requests a second of one connection; requests for heads likewise
     #[arg(long, env = "SYNC_RATE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub sync_rate: u32,

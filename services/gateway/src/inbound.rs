@@ -213,6 +213,7 @@ impl Inbound {
         let paced = self.pace.sends.take(now);
         let paced = paced.and_then(|()| self.gateway.sends.take((user, send.chat), now));
         let paced = paced.and_then(|()| self.gateway.senders.take(user, now));
+        let paced = paced.and_then(|()| self.gateway.hourly.take(user, now));
         if paced.is_err() {
             count(&self.gateway.metrics.sends, metrics::Send::Limited);
         }

@@ -63,6 +63,8 @@ pub struct Gateway {
     pub sends: Buckets<(UserId, ChatId)>,
     /// How often a user may send at all.
     pub senders: Buckets<UserId>,
+    /// The same over an hour.
+    pub hourly: Buckets<UserId>,
     /// How often a user may connect.
     pub newcomers: Windows<UserId>,
     /// Settings.

@@ -83,6 +83,10 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
         token: token.clone(),
         sends: Buckets::new(Rate::new(limits.send_rate, limits.send_burst), "too many messages to this chat"),
         senders: Buckets::new(Rate::new(per_user, per_user.saturating_mul(2)), "too many messages of this user"),
+        hourly: Buckets::new(
+            Rate::within(limits.send_per_hour, Duration::from_hours(1), limits.send_per_hour),
+            "too many messages of this user in an hour",
+        ),
         newcomers: Windows::new(
             limits.connection_new_per_user,
             limits.connection_new_within,

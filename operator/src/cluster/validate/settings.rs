@@ -72,6 +72,7 @@ impl<'a> Variables<'a> {
         self.number("OUTBOUND_MESSAGES", settings.outbound_queue);
         self.number("SEND_RATE", settings.send_rate);
         self.number("SEND_BURST", settings.send_burst);
+        self.number("SEND_PER_HOUR", settings.send_per_hour);
         if let Some(origins) = &settings.allowed_origins {
             for (place, origin) in origins.iter().enumerate() {
                 if !names::is_origin(origin, &["http", "https"]) {

@@ -69,6 +69,26 @@ async fn a_user_may_send_only_so_much_over_all_chats_and_connections() {
 }
 
 #[tokio::test]
+async fn a_user_may_send_only_so_much_in_an_hour() {
+    let world = World::with(Limits { send_rate: 1000, send_burst: 1000, send_per_hour: 3, ..roomy() }).await;
+    let (sender, other) = (user(), user());
+    let mut clients = [world.connect(sender).await, world.connect(sender).await];
+    for number in 0..3 {
+        let client = &mut clients[number % 2];
+        client.send("r", chat(), "hi").await;
+        assert!(matches!(client.next().await.payload, Some(Payload::SendMessageAck(_))));
+    }
+    clients[1].send("r", chat(), "hi").await;
+    let refusal = clients[1].error("r").await;
+    assert_eq!((&*refusal.code, &*refusal.message), ("RATE_LIMITED", "too many messages of this user in an hour"));
+    let wait = refusal.details.expect("details").retry_after_seconds.expect("a hint");
+    assert!((1100..=1200).contains(&wait), "a third of an hour: {wait} s");
+    let mut other = world.connect(other).await;
+    other.send("r", chat(), "hi").await;
+    assert!(matches!(other.next().await.payload, Some(Payload::SendMessageAck(_))), "others are not held up");
+}
+
+#[tokio::test]
 async fn an_address_has_a_number_of_connections_and_of_attempts() {
     let world = World::with(Limits { connection_per_ip: 2, ..roomy() }).await;
     let first = world.connect(user()).await;
