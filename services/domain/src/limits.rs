@@ -16,6 +16,8 @@ pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 pub const REQUEST_ID_CHARS: usize = 36;
 /// Messages of one transaction: with distinct senders 1 + 3k items stay within 100 (D3.2).
 pub const BATCH_MESSAGES: usize = 33;
+/// Messages of one call from gateway to ingest (ADR 0018).
+pub const CALL_MESSAGES: usize = 64;
 /// How long a client message id is remembered (data-model §3.9).
 pub const IDEMPOTENCY_TTL: Duration = Duration::from_hours(7 * 24);
 /// Items of a sync page: default and maximum.

@@ -66,7 +66,7 @@ impl Gateways {
 
     /// Remembers that these users of that gateway missed a frame.
     pub fn owe(self: &Arc<Self>, gateway: &GatewayId, users: &[UserId]) {
-        self.link(gateway).owe(&gateway.to_string(), users.iter().copied());
+        self.link(gateway).owe(&gateway.to_string(), users.into());
     }
 
     /// Forgets what that run of a gateway was owed: its connections are gone, and their clients sync.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Args, Parser};
-use domain::{Millis, limits};
+use domain::{
+    Millis,
+    limits::{self, CALL_MESSAGES},
+};
 
 /// Settings of the gateway process.
 #[derive(Debug, Parser)]
@@ -282,8 +285,8 @@ impl Default for Limits {
 /// What ingest takes in one call.
 fn together(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(count @ 1..=64) => Ok(count),
-        _ => Err("1 to 64 messages go together".to_owned()),
+        Ok(count @ 1..=CALL_MESSAGES) => Ok(count),
+        _ => Err(format!("1 to {CALL_MESSAGES} messages go together")),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::messaging::v1::{HeartbeatAck, server_frame::Payload};
-
 use tokio::time::Instant;
 
 use crate::{

@@ -5,6 +5,7 @@ use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 use domain::{
     Error, ErrorKind,
     ids::{ChatId, UserId},
+    limits::CALL_MESSAGES,
     message::{self, Content, Draft, Sequence, StoredMessage},
 };
 use futures_util::future::join_all;
@@ -33,9 +34,6 @@ pub struct Api {
     pub stop: CancellationToken,
 }
 
-/// Messages of one call at most.
-const TOGETHER: usize = 64;
-
 #[tonic::async_trait]
 impl Ingest for Api {
     async fn persist_message(
@@ -59,8 +57,8 @@ impl Ingest for Api {
     ) -> Result<Response<PersistMessagesResponse>, Status> {
         let within = self.begin(request.metadata())?;
         let messages = request.into_inner().messages;
-        if !(1..=TOGETHER).contains(&messages.len()) {
-            let message = format!("a call has 1 to {TOGETHER} messages");
+        if !(1..=CALL_MESSAGES).contains(&messages.len()) {
+            let message = format!("a call has 1 to {CALL_MESSAGES} messages");
             return Err(refuse(Error::field("messages", "INVALID", message)));
         }
         // Each is asked for before any is waited for, in their order: so they are stored.

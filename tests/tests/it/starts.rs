@@ -6,7 +6,10 @@ use tests::{
     faults::proxy::{Proxy, Toxics},
     world::{
         cluster::{Cluster, Plan},
-        ground::Ground,
+        ground::{
+            Ground,
+            System::{self, DynamoDb, Kafka, Redis},
+        },
         service::Service,
     },
 };
@@ -17,23 +20,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ANA: &str = "+12025550100";
 const BEN: &str = "+12025550101";
 
-/// The systems behind the services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum System {
-    Redis,
-    Kafka,
-    DynamoDb,
-}
-
-use System::{DynamoDb, Kafka, Redis};
-
 /// What a service says on its readiness page while one of these is away, which no other reason makes it say.
 const WAITS: [(&str, System, &str); 7] = [
     ("gateway", Redis, "cache ("),
     ("ingest", DynamoDb, "ingest lease ("),
     ("fanout", Redis, "cache ("),
     ("fanout", DynamoDb, "store ("),
-    ("fanout", Kafka, "log"),
+    ("fanout", Kafka, "log ("),
     ("chatmgmt", Redis, "cache ("),
     ("chatmgmt", DynamoDb, "store ("),
 ];

@@ -246,11 +246,12 @@ impl ConnectionRegistry for Registry {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let families = ["connection:", "user_connections:", "user_servers:"];
-        let families = families.map(|family| self.cache.key(format_args!("{family}")));
+        let of_users = ["user_connections:", "user_servers:"].map(|family| self.cache.key(format_args!("{family}")));
+        let [connections, gateways] = of_users;
+        let prefixes = [self.record_prefix(), connections, gateways];
         let calls: Vec<_> = users
             .chunks(CHUNK)
-            .map(|chunk| (Vec::new(), families.iter().cloned().chain(chunk.iter().map(UserId::to_string)).collect()))
+            .map(|chunk| (Vec::new(), prefixes.iter().cloned().chain(chunk.iter().map(UserId::to_string)).collect()))
             .collect();
         let answers: Vec<(Vec<String>, Vec<usize>)> = self.call_all(&self.gateways, &calls).await?;
         let mut all = Vec::with_capacity(users.len());
@@ -264,7 +265,7 @@ impl ConnectionRegistry for Registry {
                 all.push(found.cloned().collect());
             }
         }
-        Ok(all)
+        if all.len() == users.len() { Ok(all) } else { Err(Error::internal("the registry left users out")) }
     }
 }
 

@@ -49,15 +49,19 @@ impl Owed {
         self.users.is_empty() && !self.is_everybody
     }
 
-    /// Adds those, as long as all are no more than the limit.
-    fn add(&mut self, more: impl IntoIterator<Item = UserId>, limit: usize) {
-        if !self.is_everybody {
-            self.users.extend(more);
-            self.is_everybody = self.users.len() > limit;
-        }
+    /// Adds others; when all are more than the limit, it is everybody.
+    fn add(&mut self, more: Self, limit: usize) {
+        self.users.extend(more.users);
+        self.is_everybody |= more.is_everybody || self.users.len() > limit;
         if self.is_everybody {
             self.users = BTreeSet::new();
         }
+    }
+}
+
+impl From<&[UserId]> for Owed {
+    fn from(users: &[UserId]) -> Self {
+        Self { users: users.iter().copied().collect(), is_everybody: false }
     }
 }
 
@@ -83,26 +87,19 @@ impl Link {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn owe(&self, gateway: &str, users: impl IntoIterator<Item = UserId>) {
+    pub(super) fn owe(&self, gateway: &str, more: Owed) {
+        if more.is_empty() {
+            return;
+        }
         let mut all = self.owed();
         let owed = all.entry(gateway.to_owned()).or_default();
         let was_everybody = owed.is_everybody;
-        owed.add(users, self.owed_limit);
+        owed.add(more, self.owed_limit);
         if owed.is_everybody && !was_everybody {
             tracing::warn!(gateway, "more users of {gateway} are owed a frame than are remembered: all of them sync");
         }
         drop(all);
         self.owes.notify_one();
-    }
-
-    /// Owes again what a stream took with it.
-    fn owe_again(&self, gateway: &str, lost: Owed) {
-        if lost.is_everybody {
-            self.owed().entry(gateway.to_owned()).or_default().is_everybody = true;
-        }
-        if !lost.is_empty() {
-            self.owe(gateway, lost.users);
-        }
     }
 
     pub(super) fn forget(&self, gateway: &str) {
@@ -187,7 +184,7 @@ impl Task {
                     self.serve(first, frames, answers).await
                 }
                 Err(error) => {
-                    self.link.owe_again(&first.frame.gateway_id, first.owed);
+                    self.link.owe(&first.frame.gateway_id, first.owed);
                     error
                 }
             };
@@ -298,7 +295,7 @@ impl Task {
             }
         };
         for lost in pending {
-            self.link.owe_again(&lost.gateway, lost.owed);
+            self.link.owe(&lost.gateway, lost.owed);
         }
         ended
     }
@@ -312,9 +309,7 @@ impl Task {
     ) -> bool {
         self.frames += 1;
         let gateway = outgoing.frame.gateway_id.clone();
-        let more = self.link.take_owed(&gateway);
-        outgoing.owed.is_everybody |= more.is_everybody;
-        outgoing.owed.add(more.users, self.limits.owed_users as usize);
+        outgoing.owed.add(self.link.take_owed(&gateway), self.link.owed_limit);
         outgoing.frame.frame_id = self.frames;
         outgoing.frame.owed_user_ids = outgoing.owed.users.iter().map(UserId::to_string).collect();
         outgoing.frame.is_everybody_owed = outgoing.owed.is_everybody;

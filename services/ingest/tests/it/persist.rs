@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use domain::{ErrorKind, message::Sequence};
-use proto::messaging::v1::{
-    PersistMessageRequest, PersistMessagesRequest, ingest_server::Ingest as _, persist_outcome::Outcome,
+use domain::{ErrorKind, message::Sequence, ports::Publication};
+use proto::{
+    messaging::v1::{
+        PersistMessageRequest, PersistMessagesRequest, ingest_server::Ingest as _, persist_outcome::Outcome,
+    },
+    topics::header,
 };
 use tonic::Request;
 
@@ -12,6 +15,11 @@ use crate::{
     store::{Fault, message},
     world::{World, eventually, kind, sequence},
 };
+
+fn traceparent(record: &Publication) -> Option<String> {
+    let named = record.headers.iter().find(|(name, _)| *name == header::TRACEPARENT);
+    named.map(|(_, value)| value.clone())
+}
 
 #[tokio::test]
 async fn one_store_round_trip_for_a_chat_whose_head_is_known() {
@@ -270,6 +278,10 @@ async fn messages_of_one_call_are_stored_in_their_order_each_with_its_own_outcom
     let call = |messages| node.api.persist_messages(Request::new(PersistMessagesRequest { messages }));
     let mut messages: Vec<_> = (0..40).map(|place| message(&place.to_string())).collect();
     messages[7].content = "x".repeat(4097);
+    let trace = |place: usize| format!("00-4bf92f3577b34da6a3ce929d0e0e47{place:02}-00f067aa0ba902b7-01");
+    for (place, message) in messages.iter_mut().take(2).enumerate() {
+        message.traceparent = trace(place);
+    }
     messages.push(messages[3].clone());
     let outcomes = call(messages).await.expect("an answer").into_inner().outcomes;
     let told: Vec<_> = outcomes
@@ -287,6 +299,9 @@ async fn messages_of_one_call_are_stored_in_their_order_each_with_its_own_outcom
     let texts: Vec<_> = (0..40).filter(|place| *place != 7).map(|place| place.to_string()).collect();
     assert_eq!(world.store.texts(chat), texts);
     assert!(world.store.state().commits.len() <= 3, "natural batches, not one call a message");
+    eventually("all are on the log", || world.log.records().len() == 39).await;
+    let traces: Vec<_> = world.log.records().iter().take(3).map(traceparent).collect();
+    assert_eq!(traces, [Some(trace(0)), Some(trace(1)), None], "each message has its own trace");
     for count in [0, 65] {
         let messages = (0..count).map(|_| message("too few, or too many")).collect();
         let status = call(messages).await.expect_err("refused");
