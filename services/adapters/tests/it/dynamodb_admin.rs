@@ -38,22 +38,54 @@ fn spec(table: Table) -> TableSpec {
     }
 }
 
-async fn until(admin: &Admin, name: &str, wanted: impl Fn(&Option<TableState>) -> bool) -> Option<TableState> {
+/// Makes a change and waits until it is to be seen. As the operator does, it tries again after [`Error::Failed`]:
+/// this store answers so now and then while tables of other tests change.
+async fn changed(
+    admin: &Admin,
+    name: &str,
+    change: impl AsyncFn() -> Result<(), Error>,
+    wanted: impl Fn(&Option<TableState>) -> bool,
+) -> Option<TableState> {
     let deadline = Instant::now() + WITHIN;
+    let mut has_begun = false;
     loop {
-        let state = admin.describe(name).await.expect("described");
-        if wanted(&state) {
-            return state;
+        let state = admin.describe(name).await;
+        assert!(matches!(state, Ok(_) | Err(Error::Failed { .. })), "{name} is not described: {state:?}");
+        if let Ok(state) = &state {
+            if wanted(state) {
+                return state.clone();
+            }
+            if !has_begun {
+                let begun = change().await;
+                has_begun = begun.is_ok();
+                let may_be = matches!(begun, Ok(()) | Err(Error::Failed { .. } | Error::InUse { .. }));
+                assert!(may_be, "{name} is not changed: {begun:?}");
+            }
         }
         assert!(Instant::now() < deadline, "{name} stays {state:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
+/// What a call answers that is tried again after [`Error::Failed`].
+async fn tried<T>(call: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        match call().await {
+            Err(Error::Failed { .. }) if Instant::now() < deadline => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn made(admin: &Admin, spec: &TableSpec) -> TableState {
-    admin.create(spec).await.expect("taken");
-    let state = until(admin, &spec.name, |state| state.as_ref().is_some_and(|state| state.status == Status::Active));
-    state.await.expect("there")
+    let is_active = |state: &Option<TableState>| state.as_ref().is_some_and(|state| state.status == Status::Active);
+    changed(admin, &spec.name, async || admin.create(spec).await, is_active).await.expect("there")
+}
+
+async fn deleted(admin: &Admin, name: &str) {
+    changed(admin, name, async || admin.delete(name).await, Option::is_none).await;
 }
 
 #[tokio::test]
@@ -61,7 +93,7 @@ async fn every_table_is_made_as_it_is_defined() {
     let admin = admin().await;
     for table in Table::ALL {
         let spec = spec(table);
-        assert_eq!(admin.describe(&spec.name).await, Ok(None));
+        assert_eq!(tried(async || admin.describe(&spec.name).await).await, Ok(None));
         let state = made(&admin, &spec).await;
         assert_eq!(state.keys, TableState::keys_of(&spec.definition), "{table:?}");
         assert_eq!(state.billing, Billing::OnDemand);
@@ -73,11 +105,10 @@ async fn every_table_is_made_as_it_is_defined() {
             assert_eq!((found.projection, found.billing), (Some(index.projection), Billing::OnDemand));
         }
         assert_eq!(state.tags, None, "this store has no tags");
-        let again = admin.create(&spec).await;
+        let again = tried(async || admin.create(&spec).await).await;
         assert!(matches!(again, Err(Error::InUse { .. })), "{again:?}");
-        admin.delete(&spec.name).await.expect("deleted");
-        until(&admin, &spec.name, Option::is_none).await;
-        assert_eq!(admin.delete(&spec.name).await, Err(Error::NotFound));
+        deleted(&admin, &spec.name).await;
+        assert_eq!(tried(async || admin.delete(&spec.name).await).await, Err(Error::NotFound));
     }
 }
 
@@ -88,28 +119,26 @@ async fn one_thing_of_a_table_is_changed_at_a_time() {
     let name = spec.name.as_str();
     made(&admin, &spec).await;
 
-    admin.set_ttl(name, "ttl", Switch::On).await.expect("on");
     let on = |state: &Option<TableState>| matches!(state.as_ref().map(|state| &state.ttl), Some(Ttl::On(by) | Ttl::TurningOn(by)) if by == "ttl");
-    until(&admin, name, on).await;
+    changed(&admin, name, async || admin.set_ttl(name, "ttl", Switch::On).await, on).await;
 
     let provisioned = Billing::Provisioned { read: 5, write: 6 };
-    admin.set_billing(name, provisioned, &[PUBLISHER_INDEX.to_owned()]).await.expect("changed");
+    let indexes = [PUBLISHER_INDEX.to_owned()];
     let paid = |state: &Option<TableState>| {
         state.as_ref().is_some_and(|state| {
             state.billing == provisioned && state.indexes.values().all(|index| index.billing == provisioned)
         })
     };
-    until(&admin, name, paid).await;
+    changed(&admin, name, async || admin.set_billing(name, provisioned, &indexes).await, paid).await;
 
-    admin.delete_index(name, PUBLISHER_INDEX).await.expect("begun");
-    until(&admin, name, |state| state.as_ref().is_some_and(|state| state.indexes.is_empty())).await;
+    let gone = |state: &Option<TableState>| state.as_ref().is_some_and(|state| state.indexes.is_empty());
+    changed(&admin, name, async || admin.delete_index(name, PUBLISHER_INDEX).await, gone).await;
     let index = &Table::ChatCounters.definition().indexes[0];
-    admin.create_index(name, index, provisioned).await.expect("begun");
     let there = |state: &Option<TableState>| {
         state.as_ref().is_some_and(|state| state.indexes.get(index.name).is_some_and(|i| i.status == Status::Active))
     };
-    until(&admin, name, there).await;
-    admin.delete(name).await.expect("deleted");
+    changed(&admin, name, async || admin.create_index(name, index, provisioned).await, there).await;
+    deleted(&admin, name).await;
 }
 
 #[tokio::test]
@@ -118,11 +147,12 @@ async fn a_protected_table_is_not_deleted() {
     let spec = TableSpec { deletion_protection: Switch::On, ..spec(Table::Chats) };
     let state = made(&admin, &spec).await;
     assert_eq!(state.deletion_protection, Switch::On);
-    let refused = admin.delete(&spec.name).await;
+    let name = spec.name.as_str();
+    let refused = tried(async || admin.delete(name).await).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
-    admin.set_deletion_protection(&spec.name, Switch::Off).await.expect("changed");
-    until(&admin, &spec.name, |state| state.as_ref().is_some_and(|s| s.deletion_protection == Switch::Off)).await;
-    admin.delete(&spec.name).await.expect("deleted");
+    let off = |state: &Option<TableState>| state.as_ref().is_some_and(|s| s.deletion_protection == Switch::Off);
+    changed(&admin, name, async || admin.set_deletion_protection(name, Switch::Off).await, off).await;
+    deleted(&admin, name).await;
 }
 
 #[tokio::test]
@@ -130,12 +160,13 @@ async fn what_this_store_has_not_is_said_plainly() {
     let admin = admin().await;
     let spec = spec(Table::Chats);
     let state = made(&admin, &spec).await;
-    let set = admin.set_point_in_time_recovery(&spec.name, Switch::On).await;
+    let set = tried(async || admin.set_point_in_time_recovery(&spec.name, Switch::On).await).await;
     assert_eq!((state.point_in_time_recovery, state.tags), (None, None));
     assert!(matches!(set, Err(Error::Unsupported { .. })), "{set:?}");
-    let tagged = admin.set_tags(&state.arn.expect("an ARN"), &spec.tags).await;
+    let arn = state.arn.expect("an ARN");
+    let tagged = tried(async || admin.set_tags(&arn, &spec.tags).await).await;
     assert!(matches!(tagged, Err(Error::Unsupported { .. })), "{tagged:?}");
-    admin.delete(&spec.name).await.expect("deleted");
+    deleted(&admin, &spec.name).await;
 }
 
 #[tokio::test]
