@@ -70,14 +70,14 @@ faulty: setup ## Build the services with failpoints and broken parts, for the te
 	@cp $(foreach service,$(FAULTY),"$(BINARIES)/$(service)") "$(BINARIES)/faulty/"
 	@$(CARGO) build --locked --workspace --bins
 
-faults: faulty ground ## Run the fault matrix on real systems, three seeds each (ARGS="04 25 --seeds 7"); results in target/faults
+faults: faulty ground ## Run the fault matrix on real systems, three seeds each (ARGS="04 25 --seeds 7 --embedded"); results in target/faults
 	@"$(BINARIES)/faults" $(ARGS)
 
 broken: faulty ground ## Run the broken builds, each of which the checker must reject (ARGS="drop_delivery --seeds 7")
 	@"$(BINARIES)/faults" --broken $(ARGS)
 
 bench: setup ground ## Measure what messages cost, optimised, on real systems (ARGS="one-chat --seconds 20"); JSON in target/bench
-	@$(CARGO) build --locked --release --workspace $(addprefix --bin ,gateway ingest fanout chatmgmt provision bench)
+	@$(CARGO) build --locked --release --workspace $(addprefix --bin ,gateway ingest fanout chatmgmt provision systems bench)
 	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat latency); do \
 		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done
 

@@ -15,6 +15,9 @@ use clap::Args;
 use proto::topics::Topic;
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode};
 
+/// How often the library tells how it is.
+const STATISTICS_EVERY: Duration = Duration::from_secs(5);
+
 /// Where the log is, and how records are written to it.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]

@@ -140,7 +140,10 @@ impl Consume {
                     Occurrence::Revoked(partitions) => self.hand_over(&partitions).await?,
                 },
                 () = until(retry_at) => self.retry(),
-                _ = beats.tick() => alive.beat(),
+                _ = beats.tick() => {
+                    alive.beat();
+                    self.measure_lag();
+                }
             }
         }
         let all: Vec<Partition> = self.lanes.keys().copied().collect();
@@ -321,9 +324,18 @@ impl Consume {
         }
         for partition in partitions {
             self.lanes.remove(partition);
+            self.attempts.route.metrics.gone(*partition);
         }
         self.measure();
         Ok(())
+    }
+
+    fn measure_lag(&self) {
+        for (partition, records) in self.source.lag() {
+            if self.lanes.contains_key(&partition) {
+                self.attempts.route.metrics.lags(partition, records);
+            }
+        }
     }
 
     fn measure(&self) {

@@ -1,7 +1,8 @@
 //! What fanout measures.
 
+use domain::ports::event_source::Partition;
 use prometheus_client::{
-    encoding::EncodeLabelValue,
+    encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -48,6 +49,19 @@ pub enum DeadFor {
     Failed,
 }
 
+/// A partition, as labels name it.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Place {
+    topic: &'static str,
+    partition: i32,
+}
+
+impl From<Partition> for Place {
+    fn from(Partition { topic, number }: Partition) -> Self {
+        Self { topic, partition: number }
+    }
+}
+
 /// Counters by one label, `status`.
 pub type Counts<T> = Family<[(&'static str, T); 1], Counter>;
 
@@ -84,6 +98,8 @@ pub struct Metrics {
     pub paused: Gauge,
     /// Partitions that are ours.
     pub partitions: Gauge,
+    /// Their records that are not committed.
+    lag: Family<Place, Gauge>,
 }
 
 impl Metrics {
@@ -101,6 +117,7 @@ impl Metrics {
             batch_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0]),
             paused: Gauge::default(),
             partitions: Gauge::default(),
+            lag: Family::default(),
         };
         // Seen before the first: an alert on an increase needs the zero.
         for reason in [DeadFor::Unreadable, DeadFor::Failed] {
@@ -123,12 +140,23 @@ impl Metrics {
         fanout.register("batch_size", "Members of the chat of a message", metrics.batch_size.clone());
         fanout.register("paused_partitions", "Partitions that wait for a dependency", metrics.paused.clone());
         fanout.register("partitions", "Partitions that are ours", metrics.partitions.clone());
+        fanout.register("consumer_lag", "Records of a partition that are not committed", metrics.lag.clone());
         metrics
     }
 
     /// A record came.
     pub(crate) fn consumed(&self, topic: &'static str) {
         self.consumed.get_or_create(&[("topic", topic)]).inc();
+    }
+
+    /// So many records of a partition are not committed.
+    pub(crate) fn lags(&self, partition: Partition, records: u64) {
+        self.lag.get_or_create(&partition.into()).set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// A partition is not ours any more.
+    pub(crate) fn gone(&self, partition: Partition) {
+        self.lag.remove(&partition.into());
     }
 
     /// A record became a dead letter.

@@ -49,6 +49,8 @@ pub struct Inbound {
     count: usize,
     /// Chats with a send that runs, and the sends behind it.
     sends: HashMap<ChatId, VecDeque<Outgoing>>,
+    /// Those of them whose first send is to be started: with what is read by then.
+    starting: Vec<ChatId>,
     /// Chats with an acknowledgement that runs, and the one that goes next.
     acks: HashMap<ChatId, Option<Acknowledged>>,
     /// Behind the page that is under way.
@@ -95,6 +97,7 @@ impl Inbound {
             running: FuturesUnordered::new(),
             count: 0,
             sends: HashMap::new(),
+            starting: Vec::new(),
             acks: HashMap::new(),
             pages: VecDeque::new(),
             is_syncing: false,
@@ -119,19 +122,13 @@ impl Inbound {
 
     /// Lets the requests go on until one has ended; `None` when there is none.
     pub async fn progress(&mut self) -> Option<()> {
+        for chat in std::mem::take(&mut self.starting) {
+            self.start_sends(chat, None);
+        }
         match self.running.next().await? {
             Done::Sent(chat, count, pod) => {
                 self.count -= count;
-                let together = self.gateway.limits.sends_together;
-                let next: Vec<Outgoing> = match self.sends.get_mut(&chat) {
-                    Some(waiting) => waiting.drain(..waiting.len().min(together)).collect(),
-                    None => Vec::new(),
-                };
-                if next.is_empty() {
-                    forget(&mut self.sends, &chat);
-                } else {
-                    self.start_send(chat, next, pod);
-                }
+                self.start_sends(chat, pod);
             }
             Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(Option::take) {
                 Some(next) => self.start_ack(next),
@@ -218,9 +215,11 @@ impl Inbound {
             count(&self.gateway.metrics.sends, metrics::Send::Limited);
         }
         if self.admits(&send.request_id, paced, Some(send.chat)) {
-            match self.sends.get_mut(&send.chat) {
-                Some(waiting) => waiting.push_back(send),
-                None => self.start_send(send.chat, vec![send], None),
+            if let Some(waiting) = self.sends.get_mut(&send.chat) {
+                waiting.push_back(send);
+            } else {
+                self.starting.push(send.chat);
+                self.sends.insert(send.chat, VecDeque::from([send]));
             }
         }
     }
@@ -293,9 +292,17 @@ impl Inbound {
         }
     }
 
-    fn start_send(&mut self, chat: ChatId, sends: Vec<Outgoing>, mut pod: Option<Arc<Pod>>) {
+    /// Sends what waits for a chat, or forgets the chat.
+    fn start_sends(&mut self, chat: ChatId, mut pod: Option<Arc<Pod>>) {
+        let together = self.gateway.limits.sends_together;
+        let sends: Vec<Outgoing> = match self.sends.get_mut(&chat) {
+            Some(waiting) => waiting.drain(..waiting.len().min(together)).collect(),
+            None => Vec::new(),
+        };
+        if sends.is_empty() {
+            return forget(&mut self.sends, &chat);
+        }
         let count = sends.len();
-        self.sends.entry(chat).or_default();
         let (gateway, link) = (self.gateway.clone(), self.link.clone());
         self.running.push(Box::pin(async move {
             receive::send(gateway, link, sends, &mut pod).await;

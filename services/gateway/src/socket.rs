@@ -21,6 +21,9 @@ use crate::{closing::Reason, config::Limits, outbound::Outbound};
 const READ_BUFFER: usize = 1024;
 /// Bytes of answers and pushes that are written at once.
 const WRITE_BUFFER: usize = 4096;
+/// Messages that are taken one after the other before what was begun goes on: who sends without a pause must not keep
+/// the clocks of their own connection from being looked at.
+const TAKEN_AT_ONCE: u32 = 32;
 /// How long a client that sent something unreadable has to read why, before what it still sends resets the connection.
 /// Its own answer can't be read any more, so this is also how long it waits for the end after it.
 const LINGER: Duration = Duration::from_millis(200);
@@ -121,17 +124,24 @@ fn early<T: Talk>(line: &Line, stream: &mut SplitStream<WebSocket>, talk: &mut T
 
 /// Takes messages and lets requests go on, until the other side has closed too.
 async fn read<T: Talk>(line: &Line, mut stream: SplitStream<WebSocket>, talk: &mut T) {
+    let mut taken = 0;
     loop {
-        let has_room = talk.has_room();
+        let (has_room, is_turn_over) = (talk.has_room(), taken >= TAKEN_AT_ONCE);
         tokio::select! {
-            message = stream.next(), if has_room => match message {
-                // After a close frame the stream goes on until our answer is out.
-                Some(Ok(Message::Close(_) | Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => talk.take(message),
-                Some(Err(error)) => return line.close(broken(error)),
-                None => return line.close(Reason::Gone),
-            },
-            () = talk.progress() => {}
+            // What is there is taken before what it asks for begins, so that it goes on together.
+            biased;
+            message = stream.next(), if has_room && !is_turn_over => {
+                taken += 1;
+                match message {
+                    // After a close frame the stream goes on until our answer is out.
+                    Some(Ok(Message::Close(_) | Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(message)) => talk.take(message),
+                    Some(Err(error)) => return line.close(broken(error)),
+                    None => return line.close(Reason::Gone),
+                }
+            }
+            () = talk.progress() => taken = 0,
+            () = tokio::task::yield_now(), if is_turn_over => taken = 0,
         }
     }
 }

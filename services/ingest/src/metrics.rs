@@ -65,6 +65,8 @@ pub struct Metrics {
     store_errors: Family<[(&'static str, StoreError); 1], Counter>,
     /// Whether the store took the last renewal of the lease: 1 or 0.
     pub store_available: Gauge,
+    /// Whether a broker of the log is connected: 1 or 0.
+    pub log_available: Gauge,
     /// From a record's handing over to the log's confirmation.
     pub produce_seconds: Histogram,
     /// Store calls whose outcome was unknown.
@@ -98,6 +100,7 @@ impl Default for Metrics {
             lost_races: Counter::default(),
             store_errors: Family::default(),
             store_available: Gauge::default(),
+            log_available: Gauge::default(),
             produce_seconds: Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5]),
             unknown_outcomes: Counter::default(),
             counter_missing: Counter::default(),
@@ -135,6 +138,7 @@ impl Metrics {
         plane.register("dynamodb_errors", "Store calls that failed", made.store_errors.clone());
         let help = "Whether the store took the last renewal of the lease";
         plane.register("dynamodb_available", help, made.store_available.clone());
+        plane.register("kafka_available", "Whether a broker of the log is connected", made.log_available.clone());
         let help = "From a record to the log's confirmation";
         plane.register("kafka_produce_duration_seconds", help, made.produce_seconds.clone());
         plane.register("unknown_outcomes", "Store calls with an unknown outcome", made.unknown_outcomes.clone());

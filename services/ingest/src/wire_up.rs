@@ -8,7 +8,7 @@ use domain::ports::{
     DeliveryState, EventPublisher, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
 };
 use platform::{Gate, Process, Secret, failpoint, grpc::InternalToken};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use proto::messaging::v1::ingest_server::IngestServer;
 use tokio::{
     sync::Semaphore,
@@ -34,6 +34,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(30);
 /// A process that does not look after its lease for so long is stuck.
 const LEASE_SILENCE: Duration = Duration::from_mins(1);
+/// How often it is looked whether the log is connected.
+const LOG_LOOK: Duration = Duration::from_secs(2);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// A service that runs.
@@ -103,8 +105,14 @@ pub fn join(ports: Ports, limits: &Limits, process: &Process) -> Api {
         limits.clone(),
         metrics.clone(),
     ));
-    let publish =
-        Publish::new(ports.publisher, ports.history.clone(), process, limits.clone(), metrics.clone(), abandon.clone());
+    let publish = Publish::new(
+        ports.publisher.clone(),
+        ports.history.clone(),
+        process,
+        limits.clone(),
+        metrics.clone(),
+        abandon.clone(),
+    );
     let committer = Committer {
         log: ports.log.clone(),
         members: ports.members,
@@ -130,6 +138,7 @@ pub fn join(ports: Ports, limits: &Limits, process: &Process) -> Api {
         metrics.clone(),
     );
 
+    process.spawn("ingest log", watch_log(ports.publisher.clone(), metrics.log_available.clone(), process.clone()));
     process.spawn(
         "ingest lease",
         hold_lease(
@@ -180,6 +189,17 @@ async fn hold_lease(
     abandon.cancel();
     tenure.end(if is_drained { Left::Nothing } else { Left::Unpublished }).await;
     Ok(())
+}
+
+/// Shows whether the log is connected.
+async fn watch_log(publisher: Arc<dyn EventPublisher>, is_available: Gauge, process: Process) -> anyhow::Result<()> {
+    loop {
+        is_available.set(i64::from(publisher.is_connected()));
+        tokio::select! {
+            () = sleep(LOG_LOOK) => {}
+            () = process.stopping() => return Ok(()),
+        }
+    }
 }
 
 async fn sweep(persist: Arc<Persist>, process: Process) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dependency;
 pub mod failpoint;
 pub mod grpc;
+mod http;
 pub mod process;
 pub mod retry;
 pub mod secret;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use axum::{Router, serve::ListenerExt as _};
+use axum::Router;
 use domain::{Clock, Ids};
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
@@ -356,10 +356,7 @@ impl Process {
     pub fn serve_http(&self, name: &'static str, listener: TcpListener, router: Router) {
         let stop = self.0.stop.clone();
         self.spawn(name, async move {
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            // Frames are small and must not wait for the acknowledgement of the one before.
-            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await?;
+            crate::http::serve(name, listener, router, stop, crate::http::Bounds::default()).await;
             Ok(())
         });
     }

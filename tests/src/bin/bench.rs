@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tests::{
     bench::{
@@ -10,7 +10,7 @@ use tests::{
         latency::{self, Load},
         one_chat,
     },
-    world::ground::OwnGround,
+    world::ground::{OwnGround, Systems},
 };
 
 /// Measures what messages cost. Figures are of this machine at this time; processor time is steadier than speed.
@@ -19,9 +19,23 @@ use tests::{
 struct Config {
     #[command(subcommand)]
     what: What,
+    /// What keeps the messages
+    #[arg(long, default_value = "embedded", global = true)]
+    store: StoreKind,
+    /// Where the store keeps its tables; disk counts for more than the store's own work
+    #[arg(long, default_value = "memory", value_parser = ["memory", "disk"], global = true)]
+    tables: String,
     /// Folder of the results
     #[arg(long, default_value = "target/bench", global = true)]
     into: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StoreKind {
+    /// That of `make run`, as a process of its own
+    Embedded,
+    /// Amazon's, a Java program for tests
+    DynamodbLocal,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,9 +69,6 @@ enum What {
         /// Traces that each gateway keeps of a minute: of more messages, a part
         #[arg(long, default_value_t = 300)]
         traces: u32,
-        /// Where DynamoDB Local keeps its tables: it is slow enough without a disk
-        #[arg(long, default_value = "memory", value_parser = ["memory", "disk"])]
-        tables: String,
     },
     /// Speed of one chat over a slow store
     OneChat {
@@ -89,13 +100,17 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(config: &Config) -> anyhow::Result<()> {
-    let tables = if let What::Latency { tables, .. } = &config.what { tables } else { "disk" };
-    let own = OwnGround::start_with(1, tables).await?;
+    let tables = config.tables.as_str();
+    let systems = match config.store {
+        StoreKind::Embedded => Systems::EmbeddedStore { tables },
+        StoreKind::DynamodbLocal => Systems::Real { brokers: 1, tables },
+    };
+    let own = OwnGround::start_with(systems).await?;
     let (name, result) = match &config.what {
         What::Deliver { members, messages, in_flight } => {
             ("deliver", Box::pin(deliver::run(&own.ground, *members, in_flight, *messages)).await?)
         }
-        What::Latency { chats, rate, seconds, warm, traces, tables: _ } => {
+        What::Latency { chats, rate, seconds, warm, traces } => {
             let load = Load { chats: *chats, rate: *rate, seconds: *seconds, warm: *warm, traces: *traces };
             ("latency", Box::pin(latency::run(&own.ground, load)).await?)
         }
@@ -104,7 +119,8 @@ async fn measure(config: &Config) -> anyhow::Result<()> {
             ("one-chat", Box::pin(one_chat::run(&own.ground, *senders, *in_flight, delay, during)).await?)
         }
     };
-    let all = json!({ "bench": name, "machine": machine(), "tables": tables, "result": result });
+    let store = config.store.to_possible_value().map(|value| value.get_name().to_owned());
+    let all = json!({ "bench": name, "machine": machine(), "store": store, "tables": tables, "result": result });
     std::fs::create_dir_all(&config.into)?;
     let text = serde_json::to_string_pretty(&all)?;
     std::fs::write(config.into.join(format!("{name}.json")), &text)?;

@@ -1,4 +1,4 @@
-//! Runs the rows of the fault matrix on real systems, or the broken builds, and saves what they showed as JSON.
+//! Runs the rows of the fault matrix on real or embedded systems, or the broken builds, and saves what they showed as JSON.
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use tests::faults::{
     mutant::{self, Mutant},
     row::Row,
-    run,
+    run::{self, On},
 };
 
 /// Runs rows of the fault matrix. Exit code 1: a history was rejected, or a broken build accepted.
@@ -25,6 +25,9 @@ struct Config {
     /// With --broken: the same runs with whole builds, which must be accepted
     #[arg(long, requires = "broken")]
     whole: bool,
+    /// On the embedded store and log instead of Apache Kafka and DynamoDB Local
+    #[arg(long, conflicts_with = "broken")]
+    embedded: bool,
     /// Where histories and results go
     #[arg(long, default_value = "target/faults")]
     into: PathBuf,
@@ -49,7 +52,7 @@ async fn all(config: &Config) -> anyhow::Result<bool> {
         for mutant in Mutant::ALL.into_iter().filter(|mutant| asked(mutant.name())) {
             for seed in &config.seeds {
                 let (outcome, wanted) = if config.whole {
-                    (Box::pin(run::run(mutant.row(), *seed, &config.into)).await, "none".to_owned())
+                    (Box::pin(run::run(mutant.row(), On::Real, *seed, &config.into)).await, "none".to_owned())
                 } else {
                     (Box::pin(mutant::run(mutant, *seed, &config.into)).await, mutant.breaks().to_string())
                 };
@@ -64,9 +67,10 @@ async fn all(config: &Config) -> anyhow::Result<bool> {
             }
         }
     } else {
-        for row in Row::ALL.into_iter().filter(|row| asked(row.name())) {
+        let on = if config.embedded { On::Embedded } else { On::Real };
+        for row in Row::ALL.into_iter().filter(|row| row.runs_on(on) && asked(row.name())) {
             for seed in &config.seeds {
-                let outcome = Box::pin(run::run(row, *seed, &config.into)).await;
+                let outcome = Box::pin(run::run(row, on, *seed, &config.into)).await;
                 let is_accepted = outcome.as_ref().is_ok_and(|outcome| outcome.report.is_accepted());
                 is_good &= is_accepted;
                 eprintln!("{} seed {seed}: {} {}", row.name(), said(is_accepted), broken(&outcome));
@@ -77,10 +81,11 @@ async fn all(config: &Config) -> anyhow::Result<bool> {
             }
         }
     }
-    let name = match (config.broken, config.whole) {
-        (true, false) => "broken.json",
-        (true, true) => "whole.json",
-        (false, _) => "rows.json",
+    let name = match (config.broken, config.whole, config.embedded) {
+        (true, false, _) => "broken.json",
+        (true, true, _) => "whole.json",
+        (false, _, false) => "rows.json",
+        (false, _, true) => "rows-embedded.json",
     };
     let all = json!({"seconds": begun.elapsed().as_secs(), "results": results});
     std::fs::create_dir_all(&config.into)?;

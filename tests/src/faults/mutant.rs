@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     row::Row,
-    run::{Evidence, Outcome, Scene, run_with},
+    run::{Evidence, On, Outcome, Scene, run_with},
 };
 use crate::{
     client::Client,
@@ -129,7 +129,7 @@ impl Mutant {
 /// # Errors
 /// When the run itself fails.
 pub async fn run(mutant: Mutant, seed: u64, into: &Path) -> anyhow::Result<Outcome> {
-    run_with(mutant.row(), seed, into, Some(mutant.name())).await
+    run_with(mutant.row(), On::Real, seed, into, Some(mutant.name())).await
 }
 
 async fn kill_ingests(scene: &mut Scene) -> anyhow::Result<Evidence> {

@@ -1,4 +1,4 @@
-//! The whole system as separate processes over real systems, with a proxy on every edge between them.
+//! The whole system as separate processes over real or embedded systems, with a proxy on every edge between them.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
         recorder::Recorder,
     },
     world::{
-        cluster::{Behind, Door, Plan, provision},
+        cluster::{Behind, Door, Part, Plan, provision},
         codes_in,
         ground::OwnGround,
         service::Service,
@@ -118,8 +118,8 @@ impl Rig {
             .with("LOG", "info,gateway=debug,ingest=debug,fanout=debug,librdkafka=off");
         let has_brokers = own.ground.kafka.contains(',');
         let plan = plan.with("REPLICAS", if has_brokers { "3" } else { "1" });
-        provision(&plan, "keys").await?;
-        provision(&plan, "systems").await?;
+        provision(&plan, Part::Keys).await?;
+        provision(&plan, Part::Systems).await?;
         let of_edge = |name: &str, number: usize| -> Vec<(&str, String)> {
             let endpoint = |proxy: &StoreProxy| format!("http://{}", proxy.address());
             let redis = |proxy: &Proxy| format!("redis://{}", proxy.address());

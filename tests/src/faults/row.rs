@@ -11,7 +11,7 @@ use super::{
     mutant::Mutant,
     random::Random,
     rig::Extra,
-    run::{Evidence, Scene},
+    run::{Evidence, On, Scene},
 };
 use crate::history::line::Run;
 
@@ -160,6 +160,12 @@ impl Row {
             Self::Overloaded => "51-overloaded",
             Self::Broken(mutant) => mutant.name(),
         }
+    }
+
+    /// Whether it can be done there.
+    pub fn runs_on(self, on: On) -> bool {
+        // The embedded log has one broker.
+        on == On::Real || self != Self::BrokerKilled
     }
 
     /// What holds in spite of it.

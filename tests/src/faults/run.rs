@@ -29,7 +29,7 @@ use crate::{
         line::{Kind, Line, Run, What},
         recorder::Recorder,
     },
-    world::ground::OwnGround,
+    world::ground::{OwnGround, Systems},
 };
 
 const WARM_UP: Duration = Duration::from_millis(1500);
@@ -55,8 +55,19 @@ pub struct Scene {
     pub recorder: Recorder,
     /// The seed's numbers.
     pub random: Random,
-    /// The real systems, which may be killed.
-    pub own: &'static OwnGround,
+    /// The systems below, which may be killed.
+    pub own: Arc<OwnGround>,
+}
+
+/// What the services run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum On {
+    /// Apache Kafka, DynamoDB Local and Redis.
+    #[default]
+    Real,
+    /// The embedded store and log, and Redis.
+    Embedded,
 }
 
 /// What a run has shown.
@@ -66,6 +77,8 @@ pub struct Outcome {
     pub row: &'static str,
     /// Its seed.
     pub seed: u64,
+    /// Over what.
+    pub on: On,
     /// Which broken build, if any.
     pub broken: Option<String>,
     /// What was done.
@@ -78,9 +91,9 @@ pub struct Outcome {
     pub seconds: u64,
 }
 
-static GROUND: OnceCell<OwnGround> = OnceCell::const_new();
+static GROUND: OnceCell<Arc<OwnGround>> = OnceCell::const_new();
 /// The same with three brokers.
-static BROKERS: OnceCell<OwnGround> = OnceCell::const_new();
+static BROKERS: OnceCell<Arc<OwnGround>> = OnceCell::const_new();
 /// One run at a time: each takes the whole machine, and some kill the systems below.
 static ONE: Mutex<()> = Mutex::const_new(());
 
@@ -116,25 +129,39 @@ impl Scene {
 /// # Errors
 /// When the system does not start, nobody answers, the fault did not happen, or what is there can't be read. What the
 /// checker says is no error.
-pub async fn run(row: Row, seed: u64, into: &Path) -> anyhow::Result<Outcome> {
-    run_with(row, seed, into, None).await
+pub async fn run(row: Row, on: On, seed: u64, into: &Path) -> anyhow::Result<Outcome> {
+    run_with(row, on, seed, into, None).await
+}
+
+/// Starts the systems of a run, or finds those of the runs before it.
+async fn systems(row: Row, on: On, cluster: &str) -> anyhow::Result<Arc<OwnGround>> {
+    // In memory, for no row kills the store, and a busy disk is a fault of its own.
+    let start =
+        |brokers| async move { OwnGround::start_with(Systems::Real { brokers, tables: "memory" }).await.map(Arc::new) };
+    anyhow::ensure!(row.runs_on(on), "{} can't be done there", row.name());
+    match (on, row) {
+        // Its topics are made when it starts.
+        (On::Embedded, _) => OwnGround::start_with(Systems::Embedded { cluster }).await.map(Arc::new),
+        (On::Real, Row::BrokerKilled) => BROKERS.get_or_try_init(|| start(3)).await.cloned(),
+        (On::Real, _) => GROUND.get_or_try_init(|| start(1)).await.cloned(),
+    }
 }
 
 /// The same with services that are broken on purpose.
 ///
 /// # Errors
 /// See [`run`].
-pub async fn run_with(row: Row, seed: u64, into: &Path, broken: Option<&str>) -> anyhow::Result<Outcome> {
+pub async fn run_with(row: Row, on: On, seed: u64, into: &Path, broken: Option<&str>) -> anyhow::Result<Outcome> {
     let _one = ONE.lock().await;
     let begun = Instant::now();
-    let own = if row == Row::BrokerKilled {
-        BROKERS.get_or_try_init(|| OwnGround::start_with(3, "memory")).await?
-    } else {
-        // In memory, for no row kills the store, and a busy disk is a fault of its own.
-        GROUND.get_or_try_init(|| OwnGround::start_with(1, "memory")).await?
-    };
     std::fs::create_dir_all(into)?;
-    let name = broken.map_or_else(|| row.name().to_owned(), |broken| format!("broken-{broken}"));
+    let name = match (broken, on) {
+        (Some(broken), _) => format!("broken-{broken}"),
+        (None, On::Real) => row.name().to_owned(),
+        (None, On::Embedded) => format!("{}-embedded", row.name()),
+    };
+    let cluster = format!("{}{}", name.replace(['-', '_'], ""), unique());
+    let own = systems(row, on, &cluster).await?;
     let history = into.join(format!("{name}-{seed}.jsonl"));
     let promised = Run { row: name.clone(), seed, ..row.promise() };
     let recorder = Recorder::create(&history, promised)?;
@@ -144,8 +171,7 @@ pub async fn run_with(row: Row, seed: u64, into: &Path, broken: Option<&str>) ->
         let services = ["gateway", "ingest", "fanout", "chatmgmt"];
         extra.extend(services.map(|service| (service, "BROKEN", broken.to_owned())));
     }
-    let cluster = format!("{}{}", name.replace(['-', '_'], ""), unique());
-    let rig = Rig::start(own, &cluster, &extra, &mut random).await?;
+    let rig = Rig::start(&own, &cluster, &extra, &mut random).await?;
     let people = People::meet(&rig, &recorder, &mut random).await?;
     let mut scene = Scene { rig, people, load: None, recorder, random, own };
     let done = Box::pin(play(row, &mut scene)).await;
@@ -163,7 +189,7 @@ pub async fn run_with(row: Row, seed: u64, into: &Path, broken: Option<&str>) ->
     let evidence = evidence.into_iter().collect();
     let seconds = begun.elapsed().as_secs();
     let outcome =
-        Outcome { row: row.name(), seed, broken: broken.map(str::to_owned), evidence, report, history, seconds };
+        Outcome { row: row.name(), seed, on, broken: broken.map(str::to_owned), evidence, report, history, seconds };
     let file = into.join(format!("{name}-{seed}.json"));
     std::fs::write(file, serde_json::to_string_pretty(&outcome)?)?;
     Ok(outcome)

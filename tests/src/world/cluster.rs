@@ -17,7 +17,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{CODE_WITHIN, LOOK_EVERY, RAISED, READY_WITHIN, binary, codes_in, ground::Ground, service::Service};
+use super::{
+    CODE_WITHIN, LOOK_EVERY, RAISED, READY_WITHIN, binary, codes_in,
+    ground::{Ground, log_prefix},
+    service::Service,
+};
 use crate::client::{Client, Options, new_uuid, rest::Rest};
 
 /// Two gateways, two ingests, a fanout and a chatmgmt that belong to one test.
@@ -40,6 +44,7 @@ pub struct Cluster {
 #[derive(Clone, Debug)]
 pub struct Plan {
     variables: BTreeMap<String, String>,
+    has_topics: bool,
 }
 
 impl Plan {
@@ -47,7 +52,7 @@ impl Plan {
     pub fn new(name: &str, ground: &Ground) -> Self {
         let variables = [
             ("LOG_BROKERS", ground.kafka.clone()),
-            ("LOG_PREFIX", format!("test.{name}.")),
+            ("LOG_PREFIX", log_prefix(name)),
             ("STORE_ENDPOINT", format!("http://{}", ground.store)),
             ("STORE_TABLE_PREFIX", format!("test-{name}-")),
             ("AWS_REGION", "us-east-1".to_owned()),
@@ -65,7 +70,7 @@ impl Plan {
         let raised = RAISED.iter().filter_map(|flag| flag.trim_start_matches('-').split_once('='));
         let raised = raised.map(|(name, value)| (name.replace('-', "_").to_uppercase(), value.to_owned()));
         let variables = variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(raised).collect();
-        Self { variables }
+        Self { variables, has_topics: ground.has_topics }
     }
 
     /// The same with another value of a variable.
@@ -121,9 +126,9 @@ impl Cluster {
             start("ingest", &format!("ingest-{number}"), &[("GRPC_LISTEN", listen)])
         };
         let gateway = |number: usize| start("gateway", &format!("gateway-{number}"), &[]);
-        provision(&plan, "keys").await?;
+        provision(&plan, Part::Keys).await?;
         if order == Order::Inward {
-            provision(&plan, "systems").await?;
+            provision(&plan, Part::Systems).await?;
         }
         let (gateways, ingests, fanout, chatmgmt) = match order {
             Order::Inward => {
@@ -138,7 +143,7 @@ impl Cluster {
                 chatmgmt.unready_with("store (").await?;
                 let ingests = vec![ingest(0)?, ingest(1)?];
                 ingests[0].unready_with("ingest lease").await?;
-                provision(&plan, "systems").await?;
+                provision(&plan, Part::Systems).await?;
                 (gateways, ingests, fanout, chatmgmt)
             }
         };
@@ -239,8 +244,22 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(StdListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Makes keys, or tables and topics.
-pub(crate) async fn provision(plan: &Plan, only: &str) -> anyhow::Result<()> {
+/// A part of what is there before a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Keys and tokens.
+    Keys,
+    /// Tables, and topics where the log has none yet.
+    Systems,
+}
+
+/// Makes it.
+pub(crate) async fn provision(plan: &Plan, part: Part) -> anyhow::Result<()> {
+    let only = match part {
+        Part::Keys => "keys",
+        Part::Systems if plan.has_topics => "tables",
+        Part::Systems => "systems",
+    };
     let mut command = Command::new(binary("provision")?);
     let known = ["LOG_", "STORE_", "AWS_", "AUTH_DIR", "REPLICAS"];
     let variables = plan.variables.iter().filter(|(name, _)| known.iter().any(|start| name.starts_with(start)));

@@ -1,6 +1,8 @@
-//! The real systems under the services: Apache Kafka, DynamoDB Local and Redis, started by the scripts of `tests/ground`.
+//! The systems under the services: Apache Kafka, DynamoDB Local and Redis, started by the scripts of `tests/ground`, or
+//! the embedded ones in their place.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -8,21 +10,59 @@ use std::{
 use anyhow::Context as _;
 use tokio::{process::Command, sync::OnceCell};
 
+use super::service::Service;
+
 /// Where the systems listen, each as `host:port`.
 #[derive(Clone, Debug)]
 pub struct Ground {
     /// Kafka without authentication.
     pub kafka: String,
-    /// The same Kafka for user `app` with the password `app-secret`, by SCRAM-SHA-512.
-    pub kafka_scram: String,
-    /// The same Kafka for who has a certificate of its authority.
-    pub kafka_tls: String,
-    /// Folder with `ca.crt`, `client.crt` and `client.key` for that.
-    pub kafka_certificates: PathBuf,
-    /// DynamoDB Local.
+    /// The same Kafka for those who show who they are; the embedded log is for everybody.
+    pub secured: Option<SecuredKafka>,
+    /// Whether the log has the topics of its one cluster already.
+    pub has_topics: bool,
+    /// DynamoDB Local, or the embedded store.
     pub store: String,
     /// Redis without authentication.
     pub redis: String,
+}
+
+/// Listeners of a Kafka that want to know who comes, each as `host:port`.
+#[derive(Clone, Debug)]
+pub struct SecuredKafka {
+    /// For user `app` with the password `app-secret`, by SCRAM-SHA-512.
+    pub scram: String,
+    /// For who has a certificate of its authority.
+    pub tls: String,
+    /// Folder with `ca.crt`, `client.crt` and `client.key` for that.
+    pub certificates: PathBuf,
+}
+
+/// What serves the store and the log; Redis is itself in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Systems<'a> {
+    /// Apache Kafka with one or three brokers, and DynamoDB Local with its tables on `disk` or in `memory`.
+    Real {
+        /// One or three.
+        brokers: u8,
+        /// `disk` or `memory`.
+        tables: &'a str,
+    },
+    /// One broker of Apache Kafka, and the embedded store.
+    EmbeddedStore {
+        /// `disk` or `memory`.
+        tables: &'a str,
+    },
+    /// The embedded store in memory, and the embedded log with the topics of the cluster of that name.
+    Embedded {
+        /// As [`Plan::new`](super::cluster::Plan::new) has it.
+        cluster: &'a str,
+    },
+}
+
+/// What the topics of a cluster begin with.
+pub(super) fn log_prefix(cluster: &str) -> String {
+    format!("test.{cluster}.")
 }
 
 /// A system that a test may kill and start again.
@@ -74,25 +114,44 @@ pub struct OwnGround {
     /// Where they listen, the same after each start.
     pub ground: Ground,
     state: State,
+    _embedded: Option<Embedded>,
 }
 
 impl OwnGround {
-    /// Starts them; they end when this is dropped, or with this process.
+    /// Starts real ones; they end when this is dropped, or with this process.
     ///
     /// # Errors
     /// With what a script said.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_with(1, "disk").await
+        Self::start_with(Systems::Real { brokers: 1, tables: "disk" }).await
     }
 
-    /// The same with one or three brokers, and tables on `disk` or in `memory`.
+    /// The same with these.
     ///
     /// # Errors
-    /// With what a script said.
-    pub async fn start_with(brokers: u8, tables: &str) -> anyhow::Result<Self> {
+    /// With what a script said, or the log of the embedded ones.
+    pub async fn start_with(systems: Systems<'_>) -> anyhow::Result<Self> {
         let state = State::new()?;
-        let ground = Ground::start(tables, brokers, state.path()).await?;
-        Ok(Self { ground, state })
+        let (ground, embedded) = match systems {
+            Systems::Real { brokers, tables } => (Ground::start(tables, brokers, state.path()).await?, None),
+            Systems::EmbeddedStore { tables } => {
+                let (embedded, kafka, redis) = tokio::try_join!(
+                    Embedded::start(None, tables),
+                    start_kafka(1, state.path()),
+                    start_redis(state.path()),
+                )?;
+                let ((kafka, secured), store) = (kafka, embedded.store.clone());
+                (Ground { kafka, secured: Some(secured), has_topics: false, store, redis }, Some(embedded))
+            }
+            Systems::Embedded { cluster } => {
+                let prefix = log_prefix(cluster);
+                let (embedded, redis) =
+                    tokio::try_join!(Embedded::start(Some(&prefix), "memory"), start_redis(state.path()))?;
+                let (kafka, store) = (embedded.log.clone().context("there is no log")?, embedded.store.clone());
+                (Ground { kafka, secured: None, has_topics: true, store, redis }, Some(embedded))
+            }
+        };
+        Ok(Self { ground, state, _embedded: embedded })
     }
 
     /// Kills a broker, by its number from 1.
@@ -155,23 +214,55 @@ impl Ground {
     }
 
     async fn start(tables: &str, brokers: u8, state: &Path) -> anyhow::Result<Self> {
-        let brokers = brokers.to_string();
-        let kafka = ["up", &brokers, "--scram", "--tls"];
         let store = ["up", tables];
         let (kafka, store, redis) = tokio::try_join!(
-            run("kafka.sh", &kafka, state),
+            start_kafka(brokers, state),
             run("dynamodb-local.sh", &store, state),
-            run("redis.sh", &["up", "plain"], state),
+            start_redis(state),
         )?;
-        let [kafka_tls, kafka_scram, kafka] = kafka.as_slice() else { anyhow::bail!("kafka.sh printed {kafka:?}") };
-        Ok(Self {
-            kafka: kafka.clone(),
-            kafka_scram: kafka_scram.clone(),
-            kafka_tls: kafka_tls.clone(),
-            kafka_certificates: state.join("kafka/tls"),
-            store: last(store)?,
-            redis: last(redis)?,
-        })
+        let ((kafka, secured), store) = (kafka, last(store)?);
+        Ok(Self { kafka, secured: Some(secured), has_topics: false, store, redis })
+    }
+}
+
+async fn start_kafka(brokers: u8, state: &Path) -> anyhow::Result<(String, SecuredKafka)> {
+    let printed = run("kafka.sh", &["up", &brokers.to_string(), "--scram", "--tls"], state).await?;
+    let [tls, scram, plain] = printed.as_slice() else { anyhow::bail!("kafka.sh printed {printed:?}") };
+    let certificates = state.join("kafka/tls");
+    Ok((plain.clone(), SecuredKafka { scram: scram.clone(), tls: tls.clone(), certificates }))
+}
+
+async fn start_redis(state: &Path) -> anyhow::Result<String> {
+    last(run("redis.sh", &["up", "plain"], state).await?)
+}
+
+/// The process of the embedded store and, with topics, of the embedded log.
+#[derive(Debug)]
+struct Embedded {
+    store: String,
+    log: Option<String>,
+    _service: Service,
+    _folder: tempfile::TempDir,
+}
+
+impl Embedded {
+    async fn start(log_prefix: Option<&str>, tables: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut variables = BTreeMap::from([("LOG_FORMAT".to_owned(), "json".to_owned())]);
+        if let Some(prefix) = log_prefix {
+            variables.insert("LOG_PREFIX".to_owned(), prefix.to_owned());
+        }
+        if tables == "disk" {
+            variables.insert("DATA".to_owned(), folder.path().join("data").display().to_string());
+        }
+        let mut service = Service::start("systems", "systems", folder.path(), &variables)?;
+        service.ready().await?;
+        let store = service.address("the embedded store").await?;
+        let log = match log_prefix {
+            Some(_) => Some(service.address("the embedded log").await?),
+            None => None,
+        };
+        Ok(Self { store, log, _service: service, _folder: folder })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The four services as separate processes over Kafka, DynamoDB Local and Redis, as pods run them.
 
-use std::{fmt::Write as _, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Context as _;
 use tests::{
@@ -151,6 +151,7 @@ async fn a_gateway_that_is_asked_to_stop_hands_its_clients_over() -> anyhow::Res
 #[tokio::test]
 async fn kafka_with_scram_takes_the_services_and_nobody_without_a_password() -> anyhow::Result<()> {
     let ground = Ground::shared().await?;
+    let secured = ground.secured.as_ref().context("a real Kafka")?;
     let secrets = tempfile::tempdir()?;
     let file = |name: &str, text: &str| -> anyhow::Result<String> {
         let file = secrets.path().join(name);
@@ -158,7 +159,7 @@ async fn kafka_with_scram_takes_the_services_and_nobody_without_a_password() -> 
         Ok(file.display().to_string())
     };
     let plan = Plan::new("scram", ground)
-        .with("LOG_BROKERS", &ground.kafka_scram)
+        .with("LOG_BROKERS", &secured.scram)
         .with("LOG_AUTH", "scram-sha-512")
         .with("LOG_USER_FILE", file("user", "app")?)
         .with("LOG_PASSWORD_FILE", file("password", "app-secret\n")?);
@@ -178,9 +179,10 @@ async fn kafka_with_scram_takes_the_services_and_nobody_without_a_password() -> 
 #[tokio::test]
 async fn kafka_with_mutual_tls_takes_the_services_and_nobody_without_a_certificate() -> anyhow::Result<()> {
     let ground = Ground::shared().await?;
-    let file = |name: &str| ground.kafka_certificates.join(name).display().to_string();
+    let secured = ground.secured.as_ref().context("a real Kafka")?;
+    let file = |name: &str| secured.certificates.join(name).display().to_string();
     let plan = Plan::new("mtls", ground)
-        .with("LOG_BROKERS", &ground.kafka_tls)
+        .with("LOG_BROKERS", &secured.tls)
         .with("LOG_TLS", "on")
         .with("LOG_TLS_CA_FILE", file("ca.crt"))
         .with("LOG_AUTH", "mtls")
@@ -272,14 +274,7 @@ async fn what_is_missing_or_wrong_ends_a_service_with_its_name() -> anyhow::Resu
     let token = folder.path().join("internal-token");
     std::fs::write(&token, "between the services")?;
     let nowhere = || "127.0.0.1:9".to_owned();
-    let ground = Ground {
-        kafka: nowhere(),
-        kafka_scram: nowhere(),
-        kafka_tls: nowhere(),
-        kafka_certificates: PathBuf::new(),
-        store: nowhere(),
-        redis: nowhere(),
-    };
+    let ground = Ground { kafka: nowhere(), secured: None, has_topics: false, store: nowhere(), redis: nowhere() };
     let plan = Plan::new("wrong", &ground).with("INTERNAL_TOKEN_FILE", token.display().to_string());
     let cases = [
         ("LOG_AUTH", "scram-sha-512", "--log-user-file"),

@@ -99,6 +99,26 @@ async fn records_come_whole_and_in_order_and_a_next_member_begins_at_the_committ
     in_time(process.shut_down()).await;
 }
 
+async fn what_is_not_committed_is_known_after_a_while(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
+    let process = Process::new();
+    let publisher = Publisher::new(&config, &process).expect("a publisher");
+    publish(&publisher, (0..20).map(|number| ("chat_a", number))).await;
+    let source = join(&config, Topic::MessagesPersisted, &process);
+    assigned(&source).await;
+    records(&source, 20).await;
+    let behind = async |count| {
+        while source.lag() != [(partition(0), count)] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(behind(20)).await;
+    in_time(source.commit(&[(partition(0), 7)])).await.expect("committed");
+    in_time(behind(13)).await;
+    assert!(publisher.is_connected());
+    in_time(process.shut_down()).await;
+}
+
 async fn a_paused_partition_is_still_and_comes_back_without_a_loss(on: On) {
     let (_log, config) = start(on, &[(Topic::MessagesPersisted, 1)]).await;
     let process = Process::new();
@@ -192,6 +212,12 @@ async fn an_absent_broker_is_waited_for() {
     publish(&publisher, [("chat_a", 0)]).await;
     assert_eq!(numbers(&records(&source, 1).await), [0]);
     log.take_down().expect("down");
+    let cut_off = async {
+        while publisher.is_connected() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(cut_off).await;
     let late = publisher.publish(record("chat_a", "1")).expect("taken");
     assert!(tokio::time::timeout(Duration::from_millis(300), source.next()).await.is_err());
     log.bring_up().expect("up");
@@ -230,6 +256,7 @@ async fn a_dead_letter_holds_the_record_as_it_came(on: On) {
 
 on_all_systems! {
     records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset,
+    what_is_not_committed_is_known_after_a_while,
     a_paused_partition_is_still_and_comes_back_without_a_loss,
     a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked,
     a_dead_letter_holds_the_record_as_it_came,

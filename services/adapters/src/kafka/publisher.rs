@@ -15,7 +15,7 @@ use domain::{
 };
 use platform::{Process, retry::Backoff};
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Statistics,
     client::OAuthToken,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
@@ -26,7 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker, task::task_tracker::TaskTrackerToken};
 
 use super::{
-    Config,
+    Config, STATISTICS_EVERY,
     iam::{self, Tokens},
     log_error, log_line, millis,
 };
@@ -65,6 +65,7 @@ impl Publisher {
             .set("linger.ms", config.log_linger.as_millis().to_string())
             .set("message.timeout.ms", "0")
             .set("request.timeout.ms", millis(config.log_request_timeout))
+            .set("statistics.interval.ms", millis(STATISTICS_EVERY))
             .set("retry.backoff.ms", "100")
             .set("retry.backoff.max.ms", "1000")
             .set("queue.buffering.max.messages", config.log_queue_records.to_string())
@@ -170,6 +171,10 @@ impl EventPublisher for Publisher {
             }
         }
     }
+
+    fn is_connected(&self) -> bool {
+        self.live().producer.context().is_connected.load(Ordering::Relaxed)
+    }
 }
 
 async fn confirmation(
@@ -200,7 +205,9 @@ struct Live {
 impl Live {
     fn start(settings: &ClientConfig, doomed: Arc<Notify>, tokens: Option<Arc<Tokens>>) -> anyhow::Result<Self> {
         let is_doomed = Arc::new(AtomicBool::new(false));
-        let context = Deliveries { is_doomed: is_doomed.clone(), doomed: doomed.clone(), by_chat: ByChat, tokens };
+        let (is_connected, by_chat) = (AtomicBool::new(false), ByChat);
+        let context =
+            Deliveries { is_doomed: is_doomed.clone(), doomed: doomed.clone(), is_connected, by_chat, tokens };
         let producer = settings.create_with_context(context).context("failed to make a producer for the log")?;
         Ok(Self { producer, is_doomed, doomed, ended: CancellationToken::new(), pending: TaskTracker::new() })
     }
@@ -228,6 +235,7 @@ impl Live {
 struct Deliveries {
     is_doomed: Arc<AtomicBool>,
     doomed: Arc<Notify>,
+    is_connected: AtomicBool,
     by_chat: ByChat,
     tokens: Option<Arc<Tokens>>,
 }
@@ -255,6 +263,11 @@ impl ClientContext for Deliveries {
             self.doom();
         }
         log_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
+        self.is_connected.store(is_up, Ordering::Relaxed);
     }
 }
 

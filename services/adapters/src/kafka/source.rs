@@ -15,19 +15,20 @@ use domain::{
 use platform::Process;
 use proto::topics::Topic;
 use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
+    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
     client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers as _},
+    statistics,
     types::RDKafkaRespErr,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config,
+    Config, STATISTICS_EVERY,
     iam::{self, Tokens},
     log_error, log_line, millis,
 };
@@ -76,6 +77,7 @@ impl Default for Settings {
 pub struct Source {
     consumer: Weak<BaseConsumer<Rebalances>>,
     topics: Arc<Topics>,
+    lag: Arc<Mutex<Lag>>,
     occurrences: tokio::sync::Mutex<mpsc::Receiver<Result<Occurrence, Error>>>,
     /// Whether a revocation was handed out that the polling thread waits to carry out.
     revoking: Mutex<bool>,
@@ -109,13 +111,15 @@ impl Source {
             .set("heartbeat.interval.ms", millis(settings.log_session_timeout / 10))
             .set("max.poll.interval.ms", "300000")
             .set("fetch.wait.max.ms", millis(settings.log_fetch_wait))
+            .set("statistics.interval.ms", millis(STATISTICS_EVERY))
             .set("fetch.error.backoff.ms", "100")
             // By default a full fetch queue is looked at again only after a second.
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", settings.log_fetch_ahead_kilobytes.to_string());
         let stop = CancellationToken::new();
         let tokens = config.access.tokens(&config.log_brokers, process.clock())?;
-        let context = Rebalances { changed: Mutex::new(None), stop: stop.clone(), tokens };
+        let lag: Arc<Mutex<Lag>> = Arc::default();
+        let context = Rebalances { changed: Mutex::new(None), lag: lag.clone(), stop: stop.clone(), tokens };
         let consumer: BaseConsumer<Rebalances> =
             client.create_with_context(context).context("failed to make a consumer for the log")?;
         let names: Vec<String> = topics.iter().map(|topic| config.topic(*topic)).collect();
@@ -131,6 +135,7 @@ impl Source {
         let source = Arc::new(Self {
             consumer: Arc::downgrade(&consumer),
             topics: topics.clone(),
+            lag,
             occurrences: tokio::sync::Mutex::new(occurrences),
             revoking: Mutex::new(false),
             go,
@@ -212,6 +217,14 @@ impl EventSource for Source {
     async fn resume(&self, partitions: &[Partition]) -> Result<(), Error> {
         let list = self.topics.list(partitions);
         self.blocking("the log consumer did not resume", move |consumer| consumer.resume(&list)).await
+    }
+
+    fn lag(&self) -> Vec<(Partition, u64)> {
+        let lag = lock(&self.lag);
+        let ours = |(topic, number, lag): &(String, i32, u64)| {
+            Some((Partition { topic: self.topics.role(topic)?, number: *number }, *lag))
+        };
+        lag.iter().filter_map(ours).collect()
     }
 
     async fn leave(&self) {
@@ -312,9 +325,13 @@ impl Change {
     }
 }
 
+/// Topic, partition, and the records there that are not committed.
+type Lag = Vec<(String, i32, u64)>;
+
 /// Notes changes of the assignment, so that they can be announced in order with the records.
 struct Rebalances {
     changed: Mutex<Option<Change>>,
+    lag: Arc<Mutex<Lag>>,
     stop: CancellationToken,
     tokens: Option<Arc<Tokens>>,
 }
@@ -343,6 +360,27 @@ impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
         log_error(&error, reason);
     }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.into_values().flat_map(|topic| {
+            let name = topic.topic;
+            topic.partitions.into_values().filter_map(move |partition| {
+                let lag = not_committed(&partition)?;
+                Some((name.clone(), partition.partition, lag))
+            })
+        });
+        *lock(&self.lag) = partitions.collect();
+    }
+}
+
+/// Where nothing was committed yet, all that is there; `None` as long as the log has not told.
+fn not_committed(partition: &statistics::Partition) -> Option<u64> {
+    let lag = match (partition.consumer_lag, partition.committed_offset, partition.hi_offset, partition.lo_offset) {
+        (known @ 0.., ..) => known,
+        (_, ..0, end @ 0.., begin @ 0..) => end - begin,
+        _ => return None,
+    };
+    u64::try_from(lag).ok()
 }
 
 impl ConsumerContext for Rebalances {

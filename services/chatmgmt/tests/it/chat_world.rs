@@ -136,6 +136,10 @@ impl EventPublisher for Producer {
             Ok(())
         }))
     }
+
+    fn is_connected(&self) -> bool {
+        *self.0.is_up.borrow()
+    }
 }
 
 /// A store that several processes share.

@@ -41,4 +41,7 @@ pub trait EventPublisher: Send + Sync {
     /// # Errors
     /// `QueueFull` when it can't be taken now, `Fatal` while the producer is being replaced.
     fn publish(&self, record: Publication) -> Result<Confirmation, PublishFailure>;
+
+    /// Whether there is a connection to the log, some seconds ago.
+    fn is_connected(&self) -> bool;
 }

@@ -67,6 +67,10 @@ pub trait EventSource: Send + Sync {
     /// Fetches again from these partitions.
     async fn resume(&self, partitions: &[Partition]) -> Result<(), Error>;
 
+    /// Records of our partitions that are not committed, as far as the log has told; some seconds old. Of a partition from
+    /// which nothing is fetched it is what it was before.
+    fn lag(&self) -> Vec<(Partition, u64)>;
+
     /// Leaves the group, so that others take over at once; nothing comes after it.
     async fn leave(&self);
 }

@@ -239,5 +239,9 @@ impl EventSource for Source {
         Ok(())
     }
 
+    fn lag(&self) -> Vec<(Partition, u64)> {
+        Vec::new()
+    }
+
     async fn leave(&self) {}
 }

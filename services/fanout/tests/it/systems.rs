@@ -45,7 +45,7 @@ pub(crate) struct Systems {
     publisher: Arc<Publisher>,
     folder: PathBuf,
     _cache: embedded::Cache,
-    _log: Option<embedded::Log>,
+    embedded_log: Option<embedded::Log>,
 }
 
 impl Drop for Systems {
@@ -95,14 +95,18 @@ impl Systems {
         };
         let publisher = Publisher::new(&log, &process).expect("a publisher");
         let token = InternalToken::new(&Secret::new("s3cret")).expect("valid");
-        Self { process, token, store, registry, log, redis, publisher, folder, _cache: cache, _log: embedded }
+        Self { process, token, store, registry, log, redis, publisher, folder, _cache: cache, embedded_log: embedded }
     }
 
     /// One more fanout, when it is ready.
     pub(crate) async fn fanout(&self) -> Process {
         let process = Process::new();
-        let settings =
+        let mut settings =
             Settings::on_loopback(self.store.clone(), self.log.clone(), self.redis.clone(), self.folder.clone());
+        if self.embedded_log.is_some() {
+            // Each change of the embedded log's groups waits for a second less than this, whoever has come by then.
+            settings.source.log_session_timeout = Duration::from_secs(3);
+        }
         wire_up::start(settings, &process).await.expect("started");
         eventually("it is ready", || process.not_ready().is_empty()).await;
         process

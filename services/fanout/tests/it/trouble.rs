@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use domain::ids::UserId;
+use domain::{
+    ids::UserId,
+    ports::event_source::{Occurrence, Partition},
+};
 use fanout::config::Limits;
 use proto::events::v1::Envelope;
 
@@ -42,6 +45,25 @@ async fn an_offset_stays_before_a_record_that_waits_for_the_store() {
     world.outside.store_is_away.store(false, Ordering::SeqCst);
     world.finished(MESSAGES, end).await;
     assert_eq!(world.sequences(), [1, 2, 3, 4, 5, 6]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_lag_of_a_partition_is_shown_as_long_as_it_is_ours() {
+    let other = Partition { number: 7, ..MESSAGES };
+    let world = World::start().await;
+    *world.outside.lag.lock().expect("whole") = vec![(MESSAGES, 12), (MEMBERSHIPS, 0), (other, 5)];
+    let shown = || {
+        let page = world.process.metrics_text();
+        let mut lines: Vec<_> = page.lines().filter(|line| line.starts_with("fanout_consumer_lag{")).collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    };
+    let both = r#"fanout_consumer_lag{topic="memberships.changed",partition="0"} 0
+fanout_consumer_lag{topic="messages.persisted",partition="0"} 12"#;
+    eventually("the lag of both", || shown() == both).await;
+    world.outside.occur(Occurrence::Revoked(vec![MESSAGES]));
+    eventually("one partition's", || shown() == both.lines().next().unwrap_or_default()).await;
     world.stop().await;
 }
 

@@ -64,6 +64,7 @@ pub(crate) struct Outside {
     pub(crate) store_is_away: AtomicBool,
     pub(crate) store_is_broken: AtomicBool,
     pub(crate) look_ups: AtomicU64,
+    pub(crate) lag: Mutex<Vec<(Partition, u64)>>,
     /// Whoever asks where this one is gets a fault.
     pub(crate) culprit: Mutex<Option<UserId>>,
 }
@@ -136,6 +137,10 @@ impl EventSource for Outside {
         all(&self.occurrences).push_front(Occurrence::Records(held));
         self.came.notify_one();
         Ok(())
+    }
+
+    fn lag(&self) -> Vec<(Partition, u64)> {
+        all(&self.lag).clone()
     }
 
     async fn leave(&self) {

@@ -1,6 +1,10 @@
 //! Bytes that no client sends: each gets its documented end, and nobody else notices.
 
+use std::time::Duration;
+
 use domain::ids::UserId;
+use futures_util::SinkExt as _;
+use gateway::config::Limits;
 use proto::{
     frames,
     messaging::v1::{Heartbeat, SendMessage, client_frame::Payload as Ask, server_frame::Payload},
@@ -15,7 +19,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::Role},
 };
 
-use crate::world::{Client, PATIENCE, World, chat, device, in_both, user};
+use crate::world::{Client, PATIENCE, World, chat, device, in_both, roomy, user};
 
 /// FIN and the opcode, or the opcode alone.
 const TEXT: u8 = 0x81;
@@ -218,4 +222,14 @@ async fn frames_that_only_seem_to_be_some_are_refused_and_the_connection_stays()
     let not_utf8 = b"\x0a\x01r\x52\x04\x1a\x02\xff\xfe";
     futures_util::SinkExt::send(&mut client.socket, Message::Binary(not_utf8.to_vec().into())).await.expect("sent");
     assert_eq!(client.error("r").await.code, "INVALID_ENCODING");
+}
+
+#[tokio::test]
+async fn who_sends_without_a_pause_is_still_looked_at() {
+    let limits = Limits { heartbeat_interval: Duration::from_millis(200), ..roomy() };
+    let world = World::with(limits).await;
+    let mut client = world.connect(user()).await;
+    // They are no heartbeats and have no answer, but there is always something to read.
+    let flood = async { while client.socket.feed(Message::Pong(vec![0; 100].into())).await.is_ok() {} };
+    timeout(PATIENCE, flood).await.expect("the connection ends");
 }

@@ -156,6 +156,24 @@ async fn what_waited_goes_together_and_each_has_its_own_answer() {
 }
 
 #[tokio::test]
+async fn what_comes_at_once_goes_together() {
+    in_both(async |protocol| {
+        let world = World::with(roomy()).await.speaking(protocol);
+        let mut client = world.connect(user()).await;
+        let chat = chat();
+        client.send_at_once(chat, &["a", "b", "c", "d", "e"]).await;
+        for place in 0..5 {
+            let frame = client.next().await;
+            assert_eq!(frame.request_id, place.to_string(), "{frame:?}");
+            assert!(matches!(frame.payload, Some(Payload::SendMessageAck(_))), "{frame:?}");
+        }
+        assert_eq!(world.ingest.texts(chat), ["a", "b", "c", "d", "e"]);
+        assert_eq!(*world.ingest.calls_of_many.lock().expect("whole"), [5]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_chat_that_is_slow_holds_up_no_other() {
     in_both(async |protocol| {
         let world = World::new().await.speaking(protocol);

@@ -278,6 +278,12 @@ impl Delivery {
     }
 }
 
+fn said(chat: ChatId, content: &str) -> Ask {
+    let client_message_id = uuid::Uuid::from_u128(SystemIds.ulid().0).to_string();
+    let (chat_id, content) = (chat.to_string(), content.to_owned());
+    Ask::SendMessage(SendMessage { client_message_id, chat_id, content, content_type: String::new() })
+}
+
 /// A client.
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<TcpStream>,
@@ -287,20 +293,31 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn ask(&mut self, request_id: &str, payload: Ask) {
+        self.feed(request_id, payload).await;
+        self.socket.flush().await.expect("sent");
+    }
+
+    /// It goes with what is sent next, in one piece.
+    async fn feed(&mut self, request_id: &str, payload: Ask) {
         let frame = ClientFrame { request_id: request_id.into(), payload: Some(payload) };
         let message = if self.is_binary {
             Message::Binary(frames::client_to_protobuf(&frame).into())
         } else {
             Message::Text(frames::client_to_json(&frame).into())
         };
-        self.socket.send(message).await.expect("sent");
+        self.socket.feed(message).await.expect("sent");
     }
 
     pub(crate) async fn send(&mut self, request_id: &str, chat: ChatId, content: &str) {
-        let client_message_id = uuid::Uuid::from_u128(SystemIds.ulid().0).to_string();
-        let (chat_id, content) = (chat.to_string(), content.to_owned());
-        let send = SendMessage { client_message_id, chat_id, content, content_type: String::new() };
-        self.ask(request_id, Ask::SendMessage(send)).await;
+        self.ask(request_id, said(chat, content)).await;
+    }
+
+    /// Sends all in one piece, with their places as request ids.
+    pub(crate) async fn send_at_once(&mut self, chat: ChatId, contents: &[&str]) {
+        for (place, content) in contents.iter().enumerate() {
+            self.feed(&place.to_string(), said(chat, content)).await;
+        }
+        self.socket.flush().await.expect("sent");
     }
 
     pub(crate) async fn text(&mut self, text: &str) {

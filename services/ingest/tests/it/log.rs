@@ -111,4 +111,8 @@ impl EventPublisher for Producer {
         state.written.push(record);
         Ok(Box::pin(std::future::ready(Ok(()))))
     }
+
+    fn is_connected(&self) -> bool {
+        !*self.cut.borrow() && !self.log.state().is_away
+    }
 }

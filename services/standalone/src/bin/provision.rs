@@ -50,6 +50,8 @@ enum Part {
     Keys,
     /// Tables and topics.
     Systems,
+    /// Tables, for a log that has its topics.
+    Tables,
 }
 
 #[tokio::main]
@@ -64,7 +66,7 @@ async fn main() -> ExitCode {
 }
 
 async fn make(config: Config) -> anyhow::Result<()> {
-    if config.only != Some(Part::Systems)
+    if matches!(config.only, None | Some(Part::Keys))
         && let Some(folder) = config.auth_dir.filter(|folder| !folder.exists())
     {
         chatmgmt::secrets::create(&folder, &SystemIds, &SystemClock)?;
@@ -76,7 +78,11 @@ async fn make(config: Config) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         // What was made in one round is left alone in the next.
-        let made = match config.log.create_topics(config.partitions, config.replicas).await {
+        let topics = match config.only {
+            Some(Part::Tables) => Ok(()),
+            _ => config.log.create_topics(config.partitions, config.replicas).await,
+        };
+        let made = match topics {
             Ok(()) => store.create_tables().await,
             failed @ Err(_) => failed,
         };

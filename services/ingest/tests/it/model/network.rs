@@ -182,6 +182,10 @@ impl EventPublisher for Producer {
             answer
         }))
     }
+
+    fn is_connected(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst) == 0
+    }
 }
 
 /// Randomness from a seed.
