@@ -10,7 +10,7 @@ use std::{
 use domain::{Error, ErrorKind, error::Detail, ids::ChatId};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use proto::messaging::v1::AckDeliveryRequest;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     Gateway,
@@ -29,12 +29,18 @@ use crate::{
 const RENEWALS_PER_INTERVAL: u32 = 30;
 /// Heartbeats in an interval, of which one is due, and at once.
 const HEARTBEATS: (u32, u32) = (2, 10);
+/// Who sent several messages to a chat at once, and sends again within this time of their answers, is waited for: the answers
+/// come one by one to the client, and so do the next messages from it.
+const ANSWERED: Duration = Duration::from_millis(5);
+/// How long it is waited for the rest of them.
+const GATHERING: Duration = Duration::from_millis(1);
 /// Frames of unknown type within a minute that are logged; a client may send as many as it likes.
 const UNKNOWN_LOGGED: usize = 10;
 
 /// What has ended.
 enum Done {
     Sent(ChatId, usize, Option<Arc<Pod>>),
+    Gathered(ChatId),
     Acknowledged(ChatId),
     Synced,
     Other,
@@ -51,6 +57,8 @@ pub struct Inbound {
     sends: HashMap<ChatId, VecDeque<Outgoing>>,
     /// Those of them whose first send is to be started: with what is read by then.
     starting: Vec<ChatId>,
+    /// When several sends of one chat had their answers.
+    answered_at: Option<Instant>,
     /// Chats with an acknowledgement that runs, and the one that goes next.
     acks: HashMap<ChatId, Option<Acknowledged>>,
     /// Behind the page that is under way.
@@ -98,6 +106,7 @@ impl Inbound {
             count: 0,
             sends: HashMap::new(),
             starting: Vec::new(),
+            answered_at: None,
             acks: HashMap::new(),
             pages: VecDeque::new(),
             is_syncing: false,
@@ -128,8 +137,12 @@ impl Inbound {
         match self.running.next().await? {
             Done::Sent(chat, count, pod) => {
                 self.count -= count;
+                if count > 1 {
+                    self.answered_at = Some(Instant::now());
+                }
                 self.start_sends(chat, pod);
             }
+            Done::Gathered(chat) => self.start_sends(chat, None),
             Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(Option::take) {
                 Some(next) => self.start_ack(next),
                 None => forget(&mut self.acks, &chat),
@@ -217,9 +230,17 @@ impl Inbound {
         if self.admits(&send.request_id, paced, Some(send.chat)) {
             if let Some(waiting) = self.sends.get_mut(&send.chat) {
                 waiting.push_back(send);
+                return;
+            }
+            let chat = send.chat;
+            self.sends.insert(chat, VecDeque::from([send]));
+            if self.answered_at.is_some_and(|at| now.saturating_duration_since(at) < ANSWERED) {
+                self.running.push(Box::pin(async move {
+                    sleep(GATHERING).await;
+                    Done::Gathered(chat)
+                }));
             } else {
-                self.starting.push(send.chat);
-                self.sends.insert(send.chat, VecDeque::from([send]));
+                self.starting.push(chat);
             }
         }
     }

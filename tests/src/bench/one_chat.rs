@@ -24,7 +24,8 @@ use crate::{
 /// Time for what is under way at the end.
 const TAIL: Duration = Duration::from_secs(10);
 
-/// Ten senders keep `in_flight` messages each under way in one chat for a while, over a store with that delay.
+/// Ten senders keep `in_flight` messages each under way in one chat for a while, over a store whose transactions last so long,
+/// its own work included.
 ///
 /// # Errors
 /// When the system does not start, or messages are refused.
@@ -32,7 +33,7 @@ pub async fn run(
     ground: &Ground,
     senders: usize,
     in_flight: usize,
-    delay: Duration,
+    transaction: Duration,
     during: Duration,
 ) -> anyhow::Result<Value> {
     let store = StoreProxy::start(&ground.store, 1).await?;
@@ -48,9 +49,9 @@ pub async fn run(
         let (heard, acks) = mpsc::channel(1024);
         lines.push((crowd.connect(&address, person, counts.clone(), Heard::Acks(heard)).await?, acks));
     }
-    let slow = u64::try_from(delay.as_millis())?;
-    store.set([Rule::each("TransactWriteItems", Action::Delay(slow))]);
-    let before = store.count(Action::Delay(slow));
+    let slow = u64::try_from(transaction.as_millis())?;
+    store.set([Rule::each("TransactWriteItems", Action::Last(slow))]);
+    let before = store.count(Action::Last(slow));
     let begun = Instant::now();
     let end = begun + during;
     let all = lines.into_iter().enumerate().map(|(who, (line, mut acks))| {
@@ -78,7 +79,7 @@ pub async fn run(
     });
     let mut latencies: Vec<Duration> = futures_util::future::try_join_all(all).await?.into_iter().flatten().collect();
     let took = begun.elapsed();
-    let transactions = store.count(Action::Delay(slow)) - before;
+    let transactions = store.count(Action::Last(slow)) - before;
     store.heal();
     sleep(Duration::from_millis(100)).await;
     for service in cluster.services() {
@@ -91,12 +92,12 @@ pub async fn run(
     Ok(json!({
         "senders": senders,
         "in_flight_each": in_flight,
-        "transaction_milliseconds": milliseconds(delay),
+        "transaction_milliseconds": milliseconds(transaction),
         "acknowledged": acknowledged,
         "messages_per_second": rate.round(),
         "messages_per_transaction": (batch * 10.0).round() / 10.0,
         "transactions_of_the_store": transactions,
         "ack_milliseconds": { "p50": milliseconds(quantile(&mut latencies, 0.5)), "p99": milliseconds(p99) },
-        "ack_p99_in_transactions": (p99.as_secs_f64() / delay.as_secs_f64() * 10.0).round() / 10.0,
+        "ack_p99_in_transactions": (p99.as_secs_f64() / transaction.as_secs_f64() * 10.0).round() / 10.0,
     }))
 }

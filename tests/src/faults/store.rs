@@ -35,6 +35,8 @@ pub enum Action {
     Reset,
     /// Executed after so many milliseconds.
     Delay(u64),
+    /// Executed and answered, so many milliseconds after it came, or later when the store itself takes longer.
+    Last(u64),
     /// Neither executed nor answered until the rules change.
     Hang,
 }
@@ -207,6 +209,11 @@ async fn serve(client: &mut TcpStream, control: &Control) -> anyhow::Result<()> 
                 let answer = forward(&mut upstream, &request, control).await?;
                 client.write_all(&answer).await?;
             }
+            Some(Action::Last(milliseconds)) => {
+                let executed = forward(&mut upstream, &request, control);
+                let (answer, ()) = tokio::join!(executed, sleep(Duration::from_millis(milliseconds)));
+                client.write_all(&answer?).await?;
+            }
             Some(Action::LoseAnswer) => {
                 forward(&mut upstream, &request, control).await?;
                 anyhow::bail!("the answer is lost");
@@ -267,7 +274,7 @@ fn refusal(action: Action, request: &Message) -> Vec<u8> {
             })
         }
         Action::Limit => error("ThrottlingException"),
-        Action::Throttle | Action::LoseAnswer | Action::Reset | Action::Delay(_) | Action::Hang => {
+        Action::Throttle | Action::LoseAnswer | Action::Reset | Action::Delay(_) | Action::Last(_) | Action::Hang => {
             error("ProvisionedThroughputExceededException")
         }
     };

@@ -65,15 +65,14 @@ impl Service {
         let log = std::fs::File::create(&self.log)?;
         self.started = Instant::now();
         let program = binary(self.program)?;
-        let mut command = match self.files {
-            None => Command::new(program),
-            Some(files) => {
-                let mut command = Command::new("sh");
-                command.args(["-c", "ulimit -n \"$1\"; exec \"$2\"", "sh", &files.to_string()]).arg(program);
-                command
-            }
-        };
+        // It is killed when the thread that starts it ends, however it ends: nothing goes on after a run that was killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(files) = self.files {
+            command.args(["sh", "-c", "ulimit -n \"$1\"; exec \"$2\"", "sh", &files.to_string()]);
+        }
         let child = command
+            .arg(program)
             .env_clear()
             .envs(&self.variables)
             .stdin(Stdio::null())
