@@ -10,7 +10,7 @@ use std::{
 use domain::{Error, ErrorKind, error::Detail, ids::ChatId};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use proto::messaging::v1::AckDeliveryRequest;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Gateway,
@@ -32,18 +32,25 @@ const HEARTBEATS: (u32, u32) = (2, 10);
 /// Who sent several messages to a chat at once, and sends again within this time of their answers, is waited for: the answers
 /// come one by one to the client, and so do the next messages from it.
 const ANSWERED: Duration = Duration::from_millis(5);
-/// How long it is waited for the rest of them.
-const GATHERING: Duration = Duration::from_millis(1);
+/// How long it is waited for as many again.
+const GATHERING: Duration = Duration::from_millis(3);
 /// Frames of unknown type within a minute that are logged; a client may send as many as it likes.
 const UNKNOWN_LOGGED: usize = 10;
 
 /// What has ended.
 enum Done {
     Sent(ChatId, usize, Option<Arc<Pod>>),
-    Gathered(ChatId),
     Acknowledged(ChatId),
     Synced,
     Other,
+}
+
+/// Sends to a chat that wait for others.
+struct Gathering {
+    chat: ChatId,
+    /// With so many they wait no longer.
+    count: usize,
+    until: Instant,
 }
 
 /// The requests of one connection.
@@ -57,8 +64,9 @@ pub struct Inbound {
     sends: HashMap<ChatId, VecDeque<Outgoing>>,
     /// Those of them whose first send is to be started: with what is read by then.
     starting: Vec<ChatId>,
-    /// When several sends of one chat had their answers.
-    answered_at: Option<Instant>,
+    /// When several sends of one chat had their answers, and how many.
+    answered: Option<(Instant, usize)>,
+    gathering: Option<Gathering>,
     /// Chats with an acknowledgement that runs, and the one that goes next.
     acks: HashMap<ChatId, Option<Acknowledged>>,
     /// Behind the page that is under way.
@@ -106,7 +114,8 @@ impl Inbound {
             count: 0,
             sends: HashMap::new(),
             starting: Vec::new(),
-            answered_at: None,
+            answered: None,
+            gathering: None,
             acks: HashMap::new(),
             pages: VecDeque::new(),
             is_syncing: false,
@@ -134,15 +143,24 @@ impl Inbound {
         for chat in std::mem::take(&mut self.starting) {
             self.start_sends(chat, None);
         }
-        match self.running.next().await? {
+        let until = self.gathering.as_ref().map(|gathering| gathering.until);
+        let done = tokio::select! {
+            done = self.running.next(), if !self.running.is_empty() => done?,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                if let Some(Gathering { chat, .. }) = self.gathering.take() {
+                    self.start_sends(chat, None);
+                }
+                return Some(());
+            }
+            else => return None,
+        };
+        match done {
             Done::Sent(chat, count, pod) => {
                 self.count -= count;
-                if count > 1 {
-                    self.answered_at = Some(Instant::now());
+                if !self.gathers(chat, count) {
+                    self.start_sends(chat, pod);
                 }
-                self.start_sends(chat, pod);
             }
-            Done::Gathered(chat) => self.start_sends(chat, None),
             Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(Option::take) {
                 Some(next) => self.start_ack(next),
                 None => forget(&mut self.acks, &chat),
@@ -229,18 +247,21 @@ impl Inbound {
         }
         if self.admits(&send.request_id, paced, Some(send.chat)) {
             if let Some(waiting) = self.sends.get_mut(&send.chat) {
+                let chat = send.chat;
                 waiting.push_back(send);
+                let count = waiting.len();
+                if self.gathering.take_if(|gathering| gathering.chat == chat && gathering.count <= count).is_some() {
+                    self.starting.push(chat);
+                }
                 return;
             }
             let chat = send.chat;
             self.sends.insert(chat, VecDeque::from([send]));
-            if self.answered_at.is_some_and(|at| now.saturating_duration_since(at) < ANSWERED) {
-                self.running.push(Box::pin(async move {
-                    sleep(GATHERING).await;
-                    Done::Gathered(chat)
-                }));
-            } else {
-                self.starting.push(chat);
+            match self.answered {
+                Some((at, count)) if now.saturating_duration_since(at) < ANSWERED && self.gathering.is_none() => {
+                    self.gathering = Some(Gathering { chat, count, until: now + GATHERING });
+                }
+                _ => self.starting.push(chat),
             }
         }
     }
@@ -311,6 +332,21 @@ impl Inbound {
             None if has_room => self.start_ack(ack),
             None => drop(self.gateway.metrics.lost_acks.inc()),
         }
+    }
+
+    /// Whether the sends behind several of one chat that were answered wait for those that the answers bring.
+    fn gathers(&mut self, chat: ChatId, answered: usize) -> bool {
+        if answered < 2 {
+            return false;
+        }
+        let (now, together) = (Instant::now(), self.gateway.limits.sends_together);
+        self.answered = Some((now, answered));
+        let waiting = self.sends.get(&chat).map_or(0, VecDeque::len);
+        if waiting == 0 || waiting >= together || self.gathering.is_some() {
+            return false;
+        }
+        self.gathering = Some(Gathering { chat, count: together.min(waiting + answered), until: now + GATHERING });
+        true
     }
 
     /// Sends what waits for a chat, or forgets the chat.

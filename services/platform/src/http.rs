@@ -17,7 +17,8 @@ use crate::accept;
 /// What a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Time for the head of a request; so long a connection may be idle between two, too.
+    /// Time for the head of a request; so long a connection may be idle between two, too. Longer than the 60 s for which
+    /// load balancers keep idle connections (AWS' by default): one that we closed first would cost a request.
     pub(crate) head_within: Duration,
     /// Bytes of the head of a request.
     pub(crate) head_bytes: usize,
@@ -25,7 +26,7 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { head_within: Duration::from_secs(30), head_bytes: 32 * 1024 }
+        Self { head_within: Duration::from_secs(75), head_bytes: 32 * 1024 }
     }
 }
 
