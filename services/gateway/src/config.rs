@@ -178,6 +178,10 @@ pub struct Limits {
     #[arg(long, env = "SENDS_TOGETHER", default_value_t = 16, value_parser = together)]
     pub sends_together: usize,
 
+    /// How long messages wait for the rest of a burst, when several of their connection and chat were just answered; 0s is off
+    #[arg(long, env = "SENDS_GATHER", default_value = "3ms", value_parser = humantime::parse_duration)]
+    pub sends_gather: Duration,
+
     /// Messages a second of one user to all chats; never less than --send-rate, and twice as many at once
     #[arg(long, env = "SEND_PER_USER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_per_user: u32,

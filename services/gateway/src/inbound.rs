@@ -29,11 +29,9 @@ use crate::{
 const RENEWALS_PER_INTERVAL: u32 = 30;
 /// Heartbeats in an interval, of which one is due, and at once.
 const HEARTBEATS: (u32, u32) = (2, 10);
-/// Who sent several messages to a chat at once, and sends again within this time of their answers, is waited for: the answers
-/// come one by one to the client, and so do the next messages from it.
-const ANSWERED: Duration = Duration::from_millis(5);
-/// How long it is waited for as many again.
-const GATHERING: Duration = Duration::from_millis(3);
+/// Who sent several messages to a chat at once, so lately, is waited for: the answers come one by one to the client, and so
+/// do the next messages from it.
+const LATELY: Duration = Duration::from_secs(1);
 /// Frames of unknown type within a minute that are logged; a client may send as many as it likes.
 const UNKNOWN_LOGGED: usize = 10;
 
@@ -257,11 +255,10 @@ impl Inbound {
             }
             let chat = send.chat;
             self.sends.insert(chat, VecDeque::from([send]));
-            match self.answered {
-                Some((at, count)) if now.saturating_duration_since(at) < ANSWERED && self.gathering.is_none() => {
-                    self.gathering = Some(Gathering { chat, count, until: now + GATHERING });
-                }
-                _ => self.starting.push(chat),
+            let lately = LATELY.max(self.gateway.limits.sends_gather);
+            let answered = self.answered.filter(|(at, _)| now.saturating_duration_since(*at) < lately);
+            if !answered.is_some_and(|(_, count)| self.gather(chat, count, now)) {
+                self.starting.push(chat);
             }
         }
     }
@@ -342,10 +339,16 @@ impl Inbound {
         let (now, together) = (Instant::now(), self.gateway.limits.sends_together);
         self.answered = Some((now, answered));
         let waiting = self.sends.get(&chat).map_or(0, VecDeque::len);
-        if waiting == 0 || waiting >= together || self.gathering.is_some() {
+        (1..together).contains(&waiting) && self.gather(chat, together.min(waiting + answered), now)
+    }
+
+    /// Lets the sends of a chat wait until there are so many; `false` when they don't.
+    fn gather(&mut self, chat: ChatId, count: usize, now: Instant) -> bool {
+        let within = self.gateway.limits.sends_gather;
+        if within.is_zero() || self.gathering.is_some() {
             return false;
         }
-        self.gathering = Some(Gathering { chat, count: together.min(waiting + answered), until: now + GATHERING });
+        self.gathering = Some(Gathering { chat, count, until: now + within });
         true
     }
 

@@ -8,7 +8,7 @@ use proto::messaging::v1::{
     server_frame::Payload,
 };
 
-use crate::world::{Client, World, chat, eventually, in_both, roomy, user};
+use crate::world::{Client, PATIENCE, World, chat, eventually, in_both, roomy, user};
 
 #[tokio::test]
 async fn a_send_is_stored_and_acknowledged() {
@@ -169,6 +169,35 @@ async fn what_comes_at_once_goes_together() {
         }
         assert_eq!(world.ingest.texts(chat), ["a", "b", "c", "d", "e"]);
         assert_eq!(*world.ingest.calls_of_many.lock().expect("whole"), [5]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_answers_bring_is_gathered_until_as_many_are_there_again() {
+    in_both(async |protocol| {
+        let limits = Limits { sends_gather: PATIENCE * 2, send_rate: 1000, send_burst: 1000, ..roomy() };
+        let world = World::with(limits).await.speaking(protocol);
+        let mut client = world.connect(user()).await;
+        let chat = chat();
+        let answered = async |client: &mut Client, count| {
+            for _ in 0..count {
+                let frame = client.next().await;
+                assert!(matches!(frame.payload, Some(Payload::SendMessageAck(_))), "{frame:?}");
+            }
+        };
+        client.send_at_once(chat, &["a", "b", "c"]).await;
+        answered(&mut client, 3).await;
+        // One by one, each read before the next is sent: nothing is answered before the third is there.
+        for (place, content) in ["d", "e", "f"].into_iter().enumerate() {
+            client.send(&place.to_string(), chat, content).await;
+            if content != "f" {
+                beat(&mut client, content).await;
+            }
+        }
+        answered(&mut client, 3).await;
+        assert_eq!(world.ingest.texts(chat), ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(*world.ingest.calls_of_many.lock().expect("whole"), [3, 3]);
     })
     .await;
 }
