@@ -137,17 +137,14 @@ pub(super) fn start(gateways: Arc<Gateways>, address: &str) -> Arc<Link> {
         owed_limit: gateways.limits.owed_users as usize,
         owes: Notify::new(),
     });
-    let task = Task {
-        link: link.clone(),
-        outgoing,
-        address: address.to_owned(),
-        limits: gateways.limits.clone(),
-        token: gateways.token.clone(),
-        stop: gateways.process.stop_token(),
-        frames: 0,
-    };
-    let process = gateways.process.clone();
-    drop(process.spawn_child(async move { task.run(&gateways).await }));
+    let (process, limits, token) = (gateways.process.clone(), gateways.limits.clone(), gateways.token.clone());
+    let (kept, address) = (link.clone(), address.to_owned());
+    // A stopping process finishes the records that it has begun: their frames need the stream.
+    process.spawn_last("delivery stream", |stop| async move {
+        let task = Task { link: kept, outgoing, address, limits, token, stop, frames: 0 };
+        task.run(&gateways).await;
+        Ok(())
+    });
     link
 }
 

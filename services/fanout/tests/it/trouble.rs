@@ -1,6 +1,6 @@
 //! Trouble: dependencies that are away, gateways that do not take frames, records that nobody can read.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use domain::{
     ids::UserId,
@@ -64,6 +64,27 @@ fanout_consumer_lag{topic="messages.persisted",partition="0"} 12"#;
     eventually("the lag of both", || shown() == both).await;
     world.outside.occur(Occurrence::Revoked(vec![MESSAGES]));
     eventually("one partition's", || shown() == both.lines().next().unwrap_or_default()).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_stopping_process_has_begun_reaches_its_gateways() {
+    let world = World::start().await;
+    let first = world.log(MESSAGES, [message(1)]);
+    world.finished(MESSAGES, first).await;
+    world.outside.is_held.send_replace(true);
+    let asked = world.outside.asked.load(Ordering::SeqCst);
+    let end = world.log(MESSAGES, [message(2), message(3)]);
+    eventually("under way", || world.outside.asked.load(Ordering::SeqCst) > asked).await;
+    let go_on = async {
+        world.process.stopping().await;
+        // Time for all that ends at once.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.outside.is_held.send_replace(false);
+    };
+    tokio::join!(world.process.shut_down(), go_on);
+    assert_eq!(world.sequences(), [1, 2, 3]);
+    assert_eq!(world.outside.committed(MESSAGES), Some(end));
     world.stop().await;
 }
 

@@ -34,7 +34,10 @@ use proto::{
     events::v1::{Envelope, MembershipChanged, MessagePersisted, envelope},
     topics::{Topic, header},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use ulid::Ulid;
 
 use crate::gateway::Gateway;
@@ -64,6 +67,9 @@ pub(crate) struct Outside {
     pub(crate) store_is_away: AtomicBool,
     pub(crate) store_is_broken: AtomicBool,
     pub(crate) look_ups: AtomicU64,
+    /// How often it was asked where users are, and whether that has no answer yet.
+    pub(crate) asked: AtomicU64,
+    pub(crate) is_held: watch::Sender<bool>,
     pub(crate) lag: Mutex<Vec<(Partition, u64)>>,
     /// Whoever asks where this one is gets a fault.
     pub(crate) culprit: Mutex<Option<UserId>>,
@@ -241,6 +247,8 @@ impl ConnectionRegistry for Outside {
     }
 
     async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.is_held.subscribe().wait_for(|is_held| !is_held).await.expect("it is there");
         self.cache()?;
         if users.iter().any(|user| Some(*user) == *all(&self.culprit)) {
             return Err(Error::internal("told to"));
