@@ -13,6 +13,7 @@ pub mod message_history;
 pub mod message_log;
 pub mod otp_requests;
 pub mod outbox;
+pub mod restore;
 pub mod sessions;
 mod transact;
 pub mod users;

@@ -155,7 +155,7 @@ async fn fetch(
     match range.direction {
         Direction::Forward => {
             let after = range.from.map_or(range.after, |from| from.saturating_sub(1).max(range.after));
-            history.after(chat, Sequence(after), limit).await
+            history.after(chat, Sequence(after), limit).await.map(|page| page.messages)
         }
         Direction::Backward => {
             let from = range.from.map(|from| from.saturating_add(1));

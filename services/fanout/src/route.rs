@@ -199,26 +199,29 @@ impl Route {
 
     /// Messages between the last one passed on and this one, as far as the store has them.
     async fn skipped(&self, chat: ChatId, last: Sequence, next: Sequence) -> Result<Vec<StoredMessage>, ErrorKind> {
-        let missing = next.0 - last.0 - 1;
-        let wanted = missing.min(u64::from(self.limits.hole_messages));
+        let most = self.limits.hole_messages as usize;
         let fetching = async {
             let mut found: Vec<StoredMessage> = Vec::new();
-            let mut at = last;
-            while at.next() < next && (found.len() as u64) < wanted {
-                let left = u32::try_from(wanted - found.len() as u64).unwrap_or(u32::MAX);
-                let page = self.history.after(chat, at, left).await?;
-                let Some(end) = page.last().map(|message| message.sequence) else { break };
-                found.extend(page.into_iter().filter(|message| message.sequence < next));
-                at = end;
+            let (mut at, mut missing) = (last, next.0 - last.0 - 1);
+            while at.next() < next && found.len() < most {
+                let left = usize::try_from(next.0 - at.0 - 1).unwrap_or(most).min(most - found.len());
+                let page = self.history.after(chat, at, u32::try_from(left).unwrap_or(u32::MAX)).await?;
+                if page.through <= at {
+                    break;
+                }
+                at = page.through;
+                // What a restore took out of use was never on the log (D3.9).
+                missing = missing.saturating_sub(page.gap);
+                found.extend(page.messages.into_iter().filter(|message| message.sequence < next));
             }
-            Ok(found)
+            Ok((found, missing))
         };
         let within: Duration = self.limits.hole_timeout;
         let found = match tokio::time::timeout(within, fetching).await {
             Ok(found) => found,
             Err(late) => Err(Error::unavailable("the store did not tell in time what the log skipped", late)),
         };
-        let found = found.map_err(|error| {
+        let (found, missing) = found.map_err(|error| {
             tracing::warn!(chat.id = %chat, "what the log skipped of {chat} is not known: {error}");
             error.kind()
         })?;

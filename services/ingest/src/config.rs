@@ -6,7 +6,11 @@ use clap::{Args, Parser};
 
 /// Settings of the binary; each is a flag and an environment variable.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ingest", about = "Makes messages durable and puts them on the log")]
+#[command(
+    name = "ingest",
+    about = "Makes messages durable and puts them on the log",
+    after_help = "After a restore of the tables, before any service: `ingest after-restore --help`."
+)]
 #[group(skip)]
 pub struct Config {
     /// What every process has.

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod persist;
 pub mod publish;
 pub mod republish;
+pub mod restore;
 pub mod slots;
 pub mod sync;
 pub mod wire_up;

@@ -371,12 +371,12 @@ impl Publish {
             () = self.abandon.cancelled() => return,
         };
         // A hole is watched for two seconds before it is passed over.
-        let messages = match timeout(2 * self.limits.store_timeout, self.history.after(chat, after, page)).await {
-            Ok(Ok(messages)) if messages.is_empty() => {
+        let found = match timeout(2 * self.limits.store_timeout, self.history.after(chat, after, page)).await {
+            Ok(Ok(found)) if found.through <= after => {
                 complain(chat, "the store has less than its counter says", *failures);
                 return self.pause(failures).await;
             }
-            Ok(Ok(messages)) => messages,
+            Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 complain(chat, &error, *failures);
                 return self.pause(failures).await;
@@ -388,7 +388,7 @@ impl Publish {
         };
         let mut tails = self.tails();
         let Some(tail) = tails.by_chat.get_mut(&chat) else { return };
-        for message in messages {
+        for message in found.messages {
             // What is above the target belongs to a batch that its writer has not handed over yet.
             if message.sequence > tail.target {
                 break;
@@ -400,9 +400,9 @@ impl Publish {
             }
         }
         if tail.held.is_empty() {
-            // Nothing up to the target: the history has passed over a hole and reported it.
-            let target = tail.target;
-            tail.raise(target);
+            // Nothing up to the target, or to where the page ends: a gap, or a hole that the history has reported.
+            let through = tail.target.min(found.through);
+            tail.raise(through);
         }
     }
 

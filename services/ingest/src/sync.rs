@@ -25,7 +25,7 @@ pub struct Sync {
 /// A contiguous page of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The messages, ascending, without a hole.
+    /// The messages, ascending, without a hole but for what a restore took out of use.
     pub messages: Vec<StoredMessage>,
     /// Whether there was more above when the page was read.
     pub has_more: bool,
@@ -52,9 +52,14 @@ impl Sync {
         }
         let after = if broken::is("resume_off_by_one") { after.next() } else { after };
         // A hole is watched for two seconds before it is passed over.
-        let mut messages = bounded(2 * self.store_timeout, self.history.after(chat, after, limit)).await?;
-        messages.truncate(fitting(&messages));
-        let has_more = messages.last().is_some_and(|last| last.sequence < head) && !broken::is("lost_last_page");
+        let read = bounded(2 * self.store_timeout, self.history.after(chat, after, limit)).await?;
+        let mut messages = read.messages;
+        let fitting = fitting(&messages);
+        let is_whole = fitting == messages.len();
+        messages.truncate(fitting);
+        // Behind the last message there may be a gap up to the head, and nothing more.
+        let last = messages.last().map_or(head, |last| if is_whole { read.through } else { last.sequence });
+        let has_more = last < head && !broken::is("lost_last_page");
         Ok(Page { messages, has_more })
     }
 

@@ -1,6 +1,9 @@
 //! What is there in the end: all of the store and all of the log, read by nobody's code but this.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use prost::Message as _;
@@ -146,6 +149,8 @@ impl Log {
     fn consumer(&self, group: &str) -> anyhow::Result<BaseConsumer> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
+        // As the group itself does.
+        config.set("partition.assignment.strategy", "cooperative-sticky");
         Ok(config.set("fetch.wait.max.ms", "50").create()?)
     }
 
@@ -211,14 +216,20 @@ impl Log {
     /// # Errors
     /// When the log refuses.
     pub fn go_back(&self) -> anyhow::Result<u64> {
+        // As a member: the embedded log takes no offsets from anybody else.
         let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
-        let mut first = TopicPartitionList::new();
-        let mut asked = TopicPartitionList::new();
-        for partition in self.ends(&consumer)?.keys() {
-            first.add_partition_offset(&self.topic(), *partition, Offset::Offset(0))?;
-            asked.add_partition(&self.topic(), *partition);
+        consumer.subscribe(&[&self.topic()])?;
+        let partitions = self.ends(&consumer)?.len();
+        let begun = Instant::now();
+        while consumer.assignment()?.count() < partitions {
+            anyhow::ensure!(begun.elapsed() < WITHIN, "the group did not give us its partitions");
+            drop(consumer.poll(POLL));
         }
-        let committed = consumer.committed_offsets(asked, WITHIN)?;
+        let mut first = TopicPartitionList::new();
+        for partition in consumer.assignment()?.elements() {
+            first.add_partition_offset(partition.topic(), partition.partition(), Offset::Offset(0))?;
+        }
+        let committed = consumer.committed_offsets(first.clone(), WITHIN)?;
         consumer.commit(&first, CommitMode::Sync)?;
         let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
         Ok(offsets.filter_map(|offset| u64::try_from(offset).ok()).sum())

@@ -11,6 +11,7 @@ mod processes;
 mod protocol;
 mod readme;
 mod refuse;
+mod restore;
 mod start;
 mod starts;
 mod terminal;

@@ -1,7 +1,8 @@
 //! Stored messages of a chat, in contiguous pages (D3.8).
 //!
 //! A query may see half of a running transaction. So a page ends at a hole, and a page that would begin
-//! with one is read again; only a hole that stays is passed over.
+//! with one is read again; only a hole that stays is passed over. What a restore took out of use is no hole: an item
+//! at its end says so (D3.9).
 
 use std::time::Duration;
 
@@ -11,14 +12,15 @@ use domain::{
     Error,
     ids::ChatId,
     message::{Content, Sequence, StoredMessage},
-    ports::MessageHistory as Port,
+    ports::{MessageHistory as Port, message_history::Page},
 };
 use prometheus_client::metrics::counter::Counter;
 
 use super::{
     Store,
-    attributes::{Item, failed, number, read_number, read_text, read_time, text},
+    attributes::{Item, failed, number, optional, read_number, read_text, read_time, text},
     layout::Table,
+    restore::GAP_FROM,
 };
 
 /// Waits before a page that began with a hole is read again: three reads in two seconds.
@@ -44,7 +46,7 @@ impl MessageHistory {
         self.holes.clone()
     }
 
-    async fn query(&self, chat: ChatId, range: Range, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+    async fn query(&self, chat: ChatId, range: Range, limit: u32) -> Result<Vec<Row>, Error> {
         let (condition, from) = match range {
             Range::Above(sequence) => ("chat_id = :chat AND #sequence > :from", sequence),
             Range::Below(sequence) => ("chat_id = :chat AND #sequence < :from", sequence),
@@ -64,7 +66,7 @@ impl MessageHistory {
             .send()
             .await
             .map_err(failed)?;
-        read.items().iter().map(read_message).collect()
+        read.items().iter().map(read_row).collect()
     }
 
     /// Whether none of the sequences from `first` to `last` exists, by a read that sees no half transactions.
@@ -111,49 +113,111 @@ enum Range {
     Below(Sequence),
 }
 
-#[async_trait]
-impl Port for MessageHistory {
-    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Vec<StoredMessage>, Error> {
-        let mut waits = WAITS.into_iter();
-        loop {
-            let mut page = self.query(chat, Range::Above(after), limit).await?;
-            let Some(first) = page.first().map(|message| message.sequence) else { return Ok(page) };
-            if first != after.next() {
-                if let Some(wait) = waits.next() {
-                    tokio::time::sleep(wait).await;
-                    continue;
-                }
-                self.pass_over(chat, after.next(), Sequence(first.0 - 1)).await?;
-            }
-            page.truncate(contiguous(&page));
-            return Ok(page);
+/// An item of the table of messages.
+enum Row {
+    /// A message.
+    Message(StoredMessage),
+    /// Places from the first to the last that a restore took out of use; the item lies at the last.
+    Gap(Sequence, Sequence),
+}
+
+impl Row {
+    fn first(&self) -> Sequence {
+        match self {
+            Self::Message(message) => message.sequence,
+            Self::Gap(first, _) => *first,
         }
     }
 
-    async fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Result<Vec<StoredMessage>, Error> {
-        let top = before.unwrap_or(Sequence(domain::limits::MAX_SEQUENCE + 1));
-        let mut waits = WAITS.into_iter();
-        loop {
-            let mut page = self.query(chat, Range::Below(top), limit).await?;
-            let Some(first) = page.first().map(|message| message.sequence) else { return Ok(page) };
-            // Above the newest message nothing is missing; the lookup tells that from a hole.
-            if first.next() != top && !self.query(chat, Range::Above(first), 1).await?.is_empty() {
-                if let Some(wait) = waits.next() {
-                    tokio::time::sleep(wait).await;
-                    continue;
-                }
-                self.pass_over(chat, first.next(), Sequence(top.0 - 1)).await?;
-            }
-            page.truncate(contiguous(&page));
-            return Ok(page);
+    fn last(&self) -> Sequence {
+        match self {
+            Self::Message(message) => message.sequence,
+            Self::Gap(_, last) => *last,
         }
     }
 }
 
-/// How many messages from the front have neighbouring sequences.
-fn contiguous(page: &[StoredMessage]) -> usize {
-    let steps = page.windows(2).take_while(|pair| pair[0].sequence.0.abs_diff(pair[1].sequence.0) == 1);
-    page.len().min(1 + steps.count())
+#[async_trait]
+impl Port for MessageHistory {
+    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Page, Error> {
+        let mut waits = WAITS.into_iter();
+        let mut page = Page { messages: Vec::new(), through: after, gap: 0 };
+        loop {
+            let rows = self.query(chat, Range::Above(page.through), limit).await?;
+            let Some(first) = rows.first().map(Row::first) else { return Ok(page) };
+            // A reader may stand within a gap: what it got there before the restore is lost.
+            let mut next = page.through.next();
+            if first > next {
+                if let Some(wait) = waits.next() {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                self.pass_over(chat, next, Sequence(first.0 - 1)).await?;
+                next = first;
+            }
+            for row in rows {
+                if row.first() > next {
+                    break;
+                }
+                next = row.last().next();
+                match row {
+                    Row::Message(message) => {
+                        page.through = message.sequence;
+                        page.messages.push(message);
+                    }
+                    Row::Gap(first, last) => {
+                        page.gap += last.0 - page.through.0.max(first.0 - 1);
+                        page.through = last;
+                    }
+                }
+            }
+            if !page.messages.is_empty() {
+                return Ok(page);
+            }
+        }
+    }
+
+    async fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+        let mut top = before.unwrap_or(Sequence(domain::limits::MAX_SEQUENCE + 1));
+        let mut waits = WAITS.into_iter();
+        let mut page = Vec::new();
+        loop {
+            let rows = self.query(chat, Range::Below(top), limit).await?;
+            let Some(last) = rows.first().map(Row::last) else { return Ok(page) };
+            // Above the newest message nothing is missing, and within a gap neither; the lookup tells those from a hole.
+            let is_missing = last.next() != top && {
+                let above = self.query(chat, Range::Above(last), 1).await?;
+                above.first().is_some_and(|row| row.first() > last.next())
+            };
+            if is_missing {
+                if let Some(wait) = waits.next() {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                self.pass_over(chat, last.next(), Sequence(top.0 - 1)).await?;
+            }
+            top = last.next();
+            for row in rows {
+                if row.last().next() != top {
+                    break;
+                }
+                top = row.first();
+                if let Row::Message(message) = row {
+                    page.push(message);
+                }
+            }
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
+    }
+}
+
+fn read_row(item: &Item) -> Result<Row, Error> {
+    match optional(item, GAP_FROM, read_number)? {
+        Some(first) => Ok(Row::Gap(Sequence(first), Sequence(read_number(item, "sequence")?))),
+        None => read_message(item).map(Row::Message),
+    }
 }
 
 fn read_message(item: &Item) -> Result<StoredMessage, Error> {

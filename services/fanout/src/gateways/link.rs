@@ -165,7 +165,7 @@ struct Pending {
     gateway: String,
     owed: Owed,
     reply: oneshot::Sender<DeliveryAnswer>,
-    deadline: Instant,
+    put: Instant,
 }
 
 impl Task {
@@ -257,13 +257,18 @@ impl Task {
         let limit = self.limits.delivery_in_flight as usize;
         let mut pending: VecDeque<Pending> = VecDeque::new();
         let mut next = Some(first);
+        // A gateway with much to do answers late, frame after frame: only one that says nothing is stalled.
+        let mut heard = Instant::now();
         let ended = loop {
             if let Some(outgoing) = next.take()
                 && !self.put(outgoing, &frames, &mut pending)
             {
                 break "the gateway closed it".to_owned();
             }
-            let late = pending.front().map_or_else(|| Instant::now() + KEEP_ALIVE, |oldest| oldest.deadline);
+            let late = pending.front().map_or_else(
+                || Instant::now() + KEEP_ALIVE,
+                |oldest| oldest.put.max(heard) + self.limits.delivery_timeout,
+            );
             let is_stalled = self.link.is_stalled.load(Ordering::Acquire);
             tokio::select! {
                 biased;
@@ -272,6 +277,7 @@ impl Task {
                         if let Some(wrong) = self.hear(answer, &mut pending) {
                             break wrong;
                         }
+                        heard = Instant::now();
                         self.link.is_stalled.store(false, Ordering::Release);
                         if self.link.any_owed().is_some() {
                             self.link.owes.notify_one();
@@ -310,14 +316,13 @@ impl Task {
         outgoing.frame.frame_id = self.frames;
         outgoing.frame.owed_user_ids = outgoing.owed.users.iter().map(UserId::to_string).collect();
         outgoing.frame.is_everybody_owed = outgoing.owed.is_everybody;
-        let deadline = Instant::now() + self.limits.delivery_timeout;
         let is_taken = frames.try_send(outgoing.frame).is_ok();
         pending.push_back(Pending {
             frame_id: self.frames,
             gateway,
             owed: outgoing.owed,
             reply: outgoing.reply,
-            deadline,
+            put: Instant::now(),
         });
         is_taken
     }

@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use domain::route::GatewayId;
@@ -29,6 +30,8 @@ pub(crate) enum Answers {
     Delivered,
     Full,
     Unknown,
+    /// As `Delivered`, one after the other, each after so long.
+    Slowly(Duration),
     /// It ends the stream instead.
     Breaks,
 }
@@ -64,21 +67,28 @@ impl Delivery for Gateway {
         request: Request<Streaming<DeliveryFrame>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
         let gateway = self.clone();
-        let answers = request.into_inner().map(move |frame| {
-            let frame = frame?;
-            let mut answer = DeliveryAnswer { frame_id: frame.frame_id, ..DeliveryAnswer::default() };
-            let answers = *gateway.answers.lock().expect("whole");
-            if answers == Answers::Breaks {
-                return Err(Status::unavailable("broken"));
-            }
-            gateway.frames.lock().expect("whole").push(frame);
-            answer.set_outcome(match answers {
-                Answers::Full => Outcome::Full,
-                Answers::Unknown => Outcome::Unknown,
-                Answers::Delivered | Answers::Breaks => Outcome::Delivered,
-            });
-            Ok(answer)
-        });
+        let answers = request.into_inner().then(move |frame| gateway.clone().take(frame));
         Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+impl Gateway {
+    async fn take(self, frame: Result<DeliveryFrame, Status>) -> Result<DeliveryAnswer, Status> {
+        let frame = frame?;
+        let mut answer = DeliveryAnswer { frame_id: frame.frame_id, ..DeliveryAnswer::default() };
+        let answers = *self.answers.lock().expect("whole");
+        if let Answers::Slowly(pause) = answers {
+            tokio::time::sleep(pause).await;
+        }
+        if answers == Answers::Breaks {
+            return Err(Status::unavailable("broken"));
+        }
+        self.frames.lock().expect("whole").push(frame);
+        answer.set_outcome(match answers {
+            Answers::Full => Outcome::Full,
+            Answers::Unknown => Outcome::Unknown,
+            Answers::Delivered | Answers::Slowly(_) | Answers::Breaks => Outcome::Delivered,
+        });
+        Ok(answer)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use domain::{ids::UserId, ports::event_source::Occurrence};
+use domain::{ids::UserId, message::Sequence, ports::event_source::Occurrence};
 use proto::{
     events::v1::{ChatCreated, ChatUpdated, envelope},
     messaging::v1::delivery_frame::Push,
@@ -59,6 +59,23 @@ async fn what_the_log_skipped_is_fetched_from_the_store() {
     let end = world.log(MESSAGES, [1, 7, 4, 8].map(message));
     world.finished(MESSAGES, end).await;
     assert_eq!(world.sequences(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_restore_took_out_of_use_is_no_hole() {
+    let world = World::start().await;
+    let head = 1 << 20;
+    // 2 and 3 came before the restore, which knows of 1 alone; the log skipped the first after it.
+    *world.outside.stored.lock().expect("whole") = [1, head + 1, head + 2].map(stored).to_vec();
+    *world.outside.gap.lock().expect("whole") = (Sequence(2), Sequence(head));
+    let end = world.log(MESSAGES, [1, 2, 3, head + 2].map(message));
+    world.finished(MESSAGES, end).await;
+    assert_eq!(world.sequences(), [1, 2, 3, head + 1, head + 2]);
+    let metrics = world.process.metrics_text();
+    for line in ["fanout_holes_total{status=\"Filled\"} 1\n", "fanout_holes_total{status=\"PassedOver\"} 0\n"] {
+        assert!(metrics.contains(line), "no {line}");
+    }
     world.stop().await;
 }
 

@@ -169,6 +169,20 @@ async fn users_of_a_gateway_that_takes_nothing_are_named_in_a_later_frame() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_answers_late_gets_every_frame_as_long_as_it_answers() {
+    let world = World::with(Limits { delivery_timeout: Duration::from_millis(400), ..limits() }).await;
+    world.gateway.answer(Answers::Slowly(Duration::from_millis(20)));
+    // One burst keeps it busy for two seconds; in that time others come.
+    world.log(MESSAGES, (1..=100).map(message));
+    eventually("the first attempt is over", || world.outside.committed(MESSAGES) == Some(100)).await;
+    assert!(world.gateway.frames().len() < 90, "it is still busy");
+    let end = world.log(MESSAGES, (101..=110).map(message));
+    world.finished(MESSAGES, end).await;
+    eventually("all came", || world.sequences() == (1..=110).collect::<Vec<_>>()).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn when_more_are_owed_than_are_remembered_it_is_everybody() {
     let world = World::with(Limits { owed_users: 1, ..limits() }).await;
     world.gateway.answer(Answers::Full);

@@ -21,6 +21,7 @@ use domain::{
         dead_letters::DeadLetter,
         event_source::{Occurrence, Partition, Record},
         membership_cache::{Cached, Fill, Generation},
+        message_history::Page,
     },
     route::{Connection, GatewayId},
 };
@@ -62,6 +63,8 @@ pub(crate) struct Outside {
     generation: AtomicU64,
     pub(crate) members: Mutex<Vec<UserId>>,
     pub(crate) stored: Mutex<Vec<StoredMessage>>,
+    /// The first and the last place that a restore took out of use.
+    pub(crate) gap: Mutex<(Sequence, Sequence)>,
     pub(crate) routes: Mutex<HashMap<UserId, Vec<GatewayId>>>,
     pub(crate) cache_is_away: AtomicBool,
     pub(crate) store_is_away: AtomicBool,
@@ -216,11 +219,18 @@ impl MembershipDirectory for Outside {
 
 #[async_trait]
 impl MessageHistory for Outside {
-    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Page, Error> {
         self.store()?;
+        let (from, to) = *all(&self.gap);
+        let mut page = Page { messages: Vec::new(), through: after, gap: 0 };
+        if from <= after.next() && after < to {
+            (page.through, page.gap) = (to, to.0 - after.0);
+        }
         let stored = all(&self.stored);
-        let page = stored.iter().filter(|message| message.chat == chat && message.sequence > after);
-        Ok(page.take(limit.min(2) as usize).cloned().collect())
+        let messages = stored.iter().filter(|message| message.chat == chat && message.sequence > page.through);
+        page.messages = messages.take(limit.min(2) as usize).cloned().collect();
+        page.through = page.messages.last().map_or(page.through, |last| last.sequence);
+        Ok(page)
     }
 
     async fn before(&self, _: ChatId, _: Option<Sequence>, _: u32) -> Result<Vec<StoredMessage>, Error> {

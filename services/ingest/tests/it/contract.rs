@@ -53,7 +53,7 @@ async fn ct_ik_01_an_event_is_on_the_log_only_when_its_row_can_be_read(on: On) {
     let mut left = MESSAGES;
     let reading = systems.records_until(async |record| {
         let event = persisted(record);
-        let row = history.after(chat, Sequence(event.sequence - 1), 1).await.expect("read").remove(0);
+        let row = history.after(chat, Sequence(event.sequence - 1), 1).await.expect("read").messages.remove(0);
         assert_eq!((row.id.to_string(), row.sequence.0), (event.message_id, event.sequence));
         assert_eq!((row.sender.to_string(), row.content.as_str()), (event.sender_id, event.content.as_str()));
         assert_eq!((row.client_id.to_string(), row.created_at.0), (event.client_message_id, event.created_at));
@@ -205,7 +205,7 @@ async fn sequence_gapless_and_commit_order_is_sequence_order_with_two_writers_on
     assert_eq!(Some(after.sequence - 1), last);
 
     let history = MessageHistory::new(dynamodb::Store::new(&systems.store).await);
-    let stored = history.after(chat, Sequence(0), 500).await.expect("read");
+    let stored = history.after(chat, Sequence(0), 500).await.expect("read").messages;
     let sequences: Vec<u64> = stored.iter().map(|message| message.sequence.0).collect();
     assert_eq!(sequences, (1..=MESSAGES as u64 + 1).collect::<Vec<_>>());
     let places: HashMap<_, _> = stored.iter().map(|message| (message.id.to_string(), message.sequence.0)).collect();

@@ -41,6 +41,30 @@ async fn what_a_killed_process_stored_is_published_by_another() {
 }
 
 #[tokio::test]
+async fn what_was_stored_before_a_restore_is_published_over_the_gap() {
+    let world = World::new();
+    let (before, after) = (world.chat(1), world.chat(1));
+    let dead = world.node().await;
+    world.log.go_away();
+    for (chat, members) in [&before, &after] {
+        for _ in 0..2 {
+            dead.send(world.draft(*chat, members[0], "x")).await.expect("stored");
+        }
+    }
+    dead.kill();
+    world.log.fail_for_good();
+    let tops = [before.0, after.0].map(|chat| world.store.raise(chat, 1 << 20).0);
+    let alive = world.node().await;
+    world.log.come_back();
+    // One chat is silent, the other goes on.
+    assert_eq!(sequence(alive.send(world.draft(after.0, after.1[0], "x")).await), tops[1] + 1);
+    eventually("the tail is on the log", || world.log.first_occurrences(before.0) == [1, 2]).await;
+    eventually("both sides are", || world.log.first_occurrences(after.0) == [1, 2, tops[1] + 1]).await;
+    eventually("the lease is closed", || world.store.state().leases.len() == 1).await;
+    eventually("nothing is left", || alive.metric("durability_chats_behind") == 0.0).await;
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_a_killed_process_never_saw_is_published() {
     let world = World::new();
     let (chat, members) = world.chat(1);

@@ -38,6 +38,29 @@ async fn a_page_is_contiguous_says_whether_there_is_more_and_shows_ones_own_ids(
 }
 
 #[tokio::test]
+async fn behind_a_gap_there_is_more_only_when_there_is_a_message() {
+    let world = World::new();
+    let (chat, members) = world.chat(1);
+    let node = world.node().await;
+    for _ in 0..3 {
+        node.send(world.draft(chat, members[0], "x")).await.expect("stored");
+    }
+    let top = world.store.raise(chat, 1 << 20).0;
+    let page = async |after, limit| {
+        let (chat_id, user_id) = (chat.to_string(), members[0].to_string());
+        let request = SyncMessagesRequest { chat_id, user_id, after_sequence: after, limit };
+        let page = node.api.sync_messages(Request::new(request)).await.expect("a page").into_inner();
+        (page.messages.iter().map(|item| item.sequence).collect::<Vec<_>>(), page.has_more)
+    };
+    assert_eq!(page(1, 2).await, (vec![2, 3], false));
+    assert_eq!(page(3, 9).await, (vec![], false));
+    assert_eq!(page(700, 9).await, (vec![], false), "who was given what is lost");
+    assert_eq!(node.send(world.draft(chat, members[0], "x")).await.expect("stored").original.sequence.0, top + 1);
+    assert_eq!(page(700, 9).await, (vec![top + 1], false));
+    assert_eq!(page(2, 1).await, (vec![3], true));
+}
+
+#[tokio::test]
 async fn a_page_stays_within_256_kilobytes_of_json() {
     let world = World::new();
     let (chat, members) = world.chat(1);

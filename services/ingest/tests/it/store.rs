@@ -16,6 +16,7 @@ use domain::{
         DeliveryState, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
         delivery_state::Watermark,
         heads::Standing,
+        message_history::Page,
         message_log::{Batch, Cancelled, Commit, Head, Original, Verdict},
     },
     publisher::{Claim, Incarnation, Lease, PublisherMark, Slot},
@@ -41,6 +42,8 @@ pub(crate) enum Fault {
 pub(crate) struct State {
     pub(crate) heads: HashMap<ChatId, Head>,
     pub(crate) messages: BTreeMap<(ChatId, Sequence), StoredMessage>,
+    /// By chat: the first and the last place that a restore took out of use.
+    pub(crate) gaps: HashMap<ChatId, (Sequence, Sequence)>,
     keys: HashMap<(ChatId, UserId, ClientMessageId), Original>,
     pub(crate) members: HashSet<(ChatId, UserId)>,
     tokens: HashSet<String>,
@@ -89,6 +92,16 @@ impl Store {
         let head = Head { sequence: Sequence(0), published_through: Sequence(0), publisher: None };
         state.heads.insert(chat, head);
         state.members.extend(members.iter().map(|member| (chat, *member)));
+    }
+
+    /// What `ingest after-restore` does to a chat.
+    pub(crate) fn raise(&self, chat: ChatId, by: u64) -> Sequence {
+        let mut state = self.state();
+        let head = state.heads.get_mut(&chat).expect("a chat");
+        let gap = (head.sequence.next(), Sequence(head.sequence.0 + by));
+        head.sequence = gap.1;
+        state.gaps.insert(chat, gap);
+        gap.1
     }
 
     /// The texts of a chat in order, after checking that the sequences have no holes.
@@ -205,9 +218,16 @@ impl State {
         chats
     }
 
-    fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Vec<StoredMessage> {
+    fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Page {
         let above = self.messages.range((chat, after.next())..).take_while(|(key, _)| key.0 == chat);
-        above.take(limit as usize).map(|(_, message)| message.clone()).collect()
+        let messages: Vec<_> = above.take(limit as usize).map(|(_, message)| message.clone()).collect();
+        let through = messages.last().map_or(after, |last| last.sequence);
+        match self.gaps.get(&chat) {
+            Some((from, to)) if *from <= through.next() && through < *to => {
+                Page { messages, through: *to, gap: to.0 - through.0 }
+            }
+            _ => Page { messages, through, gap: 0 },
+        }
     }
 
     fn before(&self, chat: ChatId, before: Option<Sequence>, limit: u32) -> Vec<StoredMessage> {
@@ -364,7 +384,7 @@ impl MessageLog for Link {
 
 #[async_trait]
 impl MessageHistory for Link {
-    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Vec<StoredMessage>, Error> {
+    async fn after(&self, chat: ChatId, after: Sequence, limit: u32) -> Result<Page, Error> {
         self.ask(move |state| state.after(chat, after, limit)).await
     }
 
