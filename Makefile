@@ -76,7 +76,7 @@ faults: faulty ground ## Run the fault matrix on real systems, three seeds each 
 broken: faulty ground ## Run the broken builds, each of which the checker must reject (ARGS="drop_delivery --seeds 7")
 	@"$(BINARIES)/faults" --broken $(ARGS)
 
-bench: setup ground ## Measure what messages cost, optimised, on real systems (ARGS="one-chat --seconds 20"); JSON in target/bench
+bench: setup ground ## Measure what messages cost, optimised, on Kafka, Redis and the embedded store (ARGS="one-chat --seconds 20"); JSON in target/bench
 	@$(CARGO) build --locked --release --workspace $(addprefix --bin ,gateway ingest fanout chatmgmt provision systems bench)
 	@for bench in $(if $(ARGS),"$(ARGS)",deliver one-chat latency); do \
 		"$(or $(CARGO_TARGET_DIR),target)/release/bench" $$bench || exit 1; done

@@ -1,7 +1,8 @@
 //! The delivery streams to gateways: one for each address, made when first needed, answered in order (D5.1).
 //!
 //! A gateway that does not take a frame is skipped, never the message: its users are owed, and named in
-//! the next frame to it, which follows by itself as soon as the gateway answers again (D5.4).
+//! the next frame to it, which follows by itself as soon as the gateway answers again (D5.4). When this process stops
+//! before that, or has tried for long, the registry is made to forget the gateway: then it tells them itself.
 
 mod link;
 
@@ -10,10 +11,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domain::{ids::UserId, route::GatewayId};
+use domain::{Error, ids::UserId, ports::ConnectionRegistry, route::GatewayId};
 use platform::{Process, grpc::InternalToken};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::config::Limits;
 use link::{Link, Outgoing, Owed};
@@ -21,6 +25,7 @@ use link::{Link, Outgoing, Owed};
 /// The streams to all gateways.
 pub struct Gateways {
     links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    registry: Arc<dyn ConnectionRegistry>,
     process: Process,
     token: InternalToken,
     limits: Limits,
@@ -38,8 +43,14 @@ pub struct Sent {
 
 impl Gateways {
     /// No streams yet; each belongs to the process.
-    pub fn new(process: &Process, token: InternalToken, limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { links: Mutex::new(HashMap::new()), process: process.clone(), token, limits: limits.clone() })
+    pub fn new(
+        process: &Process,
+        token: InternalToken,
+        limits: &Limits,
+        registry: Arc<dyn ConnectionRegistry>,
+    ) -> Arc<Self> {
+        let links = Mutex::new(HashMap::new());
+        Arc::new(Self { links, registry, process: process.clone(), token, limits: limits.clone() })
     }
 
     /// Puts a frame for those users on the way; frames to one gateway keep their order. Waits for nothing.
@@ -73,6 +84,23 @@ impl Gateways {
     pub fn forget(&self, gateway: &GatewayId) {
         if let Some(link) = self.lock().get(&gateway.address) {
             link.forget(&gateway.to_string());
+        }
+    }
+
+    /// Lets those who are owed something be told by their gateway, which this process does not reach: when it finds that
+    /// the registry has forgotten it, it has all its clients sync.
+    async fn leave_to_themselves(&self, gateways: Vec<String>) {
+        for name in gateways {
+            let told = match name.parse::<GatewayId>() {
+                Ok(gateway) => timeout(self.limits.delivery_timeout, self.registry.forget(&gateway)).await,
+                Err(error) => Ok(Err(Error::internal(error))),
+            };
+            let failed = match told {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(late) => late.to_string(),
+            };
+            tracing::warn!(gateway = %name, "users of {name} are not told that they missed something: {failed}");
         }
     }
 

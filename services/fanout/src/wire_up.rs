@@ -84,9 +84,9 @@ pub fn join(ports: Ports, token: InternalToken, limits: &Limits, process: &Proce
     let metrics = process.metrics(Metrics::register);
     let route = Arc::new(Route {
         members: Members::new(ports.cache, ports.directory, limits, metrics.clone()),
+        gateways: Gateways::new(process, token, limits, ports.registry.clone()),
         registry: ports.registry,
         history: ports.history,
-        gateways: Gateways::new(process, token, limits),
         limits: limits.clone(),
         metrics,
         clock: process.clock(),

@@ -66,7 +66,7 @@ pub struct Inbound {
     answered: Option<(Instant, usize)>,
     gathering: Option<Gathering>,
     /// Chats with an acknowledgement that runs, and the one that goes next.
-    acks: HashMap<ChatId, Option<Acknowledged>>,
+    acks: HashMap<ChatId, (Acknowledged, Option<Acknowledged>)>,
     /// Behind the page that is under way.
     pages: VecDeque<PageRequest>,
     is_syncing: bool,
@@ -159,7 +159,7 @@ impl Inbound {
                     self.start_sends(chat, pod);
                 }
             }
-            Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(Option::take) {
+            Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(|(_, next)| next.take()) {
                 Some(next) => self.start_ack(next),
                 None => forget(&mut self.acks, &chat),
             },
@@ -285,8 +285,9 @@ impl Inbound {
     /// Refuses what comes while this gateway stops: it is not stored, and may be sent elsewhere.
     pub fn turn_away(&mut self, received: Result<Received, Refused>) {
         let request_id = match received {
-            Ok(Received::Ack(ack)) => return self.take_ack(ack),
-            Ok(Received::Heartbeat(..) | Received::Unknown(_)) | Err(_) => return,
+            Ok(Received::Ack(_) | Received::Heartbeat(..) | Received::Unknown(_)) | Err(_) => {
+                return self.take(received);
+            }
             Ok(received) => received.request_id().to_owned(),
         };
         let error = Error::new(ErrorKind::ServerBusy, "this gateway is being replaced");
@@ -321,10 +322,11 @@ impl Inbound {
         let has_room = self.acks.len() < self.gateway.limits.inbound_requests;
         match self.acks.get_mut(&ack.chat) {
             // Cumulative: of those that wait, the highest says it all.
-            Some(Some(waiting)) if waiting.delivered >= ack.delivered && waiting.read >= ack.read => {}
-            Some(waiting) => {
-                let read = waiting.and_then(|waiting| waiting.read).max(ack.read);
-                *waiting = Some(Acknowledged { read, ..ack });
+            Some((running, next)) => {
+                let all = next.unwrap_or(*running).and(ack);
+                if all != next.unwrap_or(*running) {
+                    *next = Some(all);
+                }
             }
             None if has_room => self.start_ack(ack),
             None => drop(self.gateway.metrics.lost_acks.inc()),
@@ -371,20 +373,10 @@ impl Inbound {
     }
 
     fn start_ack(&mut self, ack: Acknowledged) {
-        self.acks.entry(ack.chat).or_insert(None);
+        self.acks.insert(ack.chat, (ack, None));
         let (gateway, link) = (self.gateway.clone(), self.link.clone());
         self.running.push(Box::pin(async move {
-            let request = AckDeliveryRequest {
-                chat_id: ack.chat.to_string(),
-                user_id: link.record.user.to_string(),
-                last_acked_sequence: ack.delivered.0,
-                last_read_sequence: ack.read.map(|read| read.0),
-            };
-            if let Err(error) = gateway.ingest.acknowledge(ack.chat, request).await {
-                // Silent for the client, which repeats it with its next one (websocket-protocol §5.6).
-                gateway.metrics.lost_acks.inc();
-                tracing::debug!(connection.id = %link.record.id, chat.id = %ack.chat, "an ack was not taken: {error}");
-            }
+            acknowledge(&gateway, &link, ack).await;
             Done::Acknowledged(ack.chat)
         }));
     }
@@ -396,6 +388,33 @@ impl Inbound {
             sync::page(&gateway, &link, page).await;
             Done::Synced
         }));
+    }
+}
+
+impl Drop for Inbound {
+    /// A client acknowledges what it has and goes: that is taken to ingest after it has gone.
+    fn drop(&mut self) {
+        for (running, next) in std::mem::take(&mut self.acks).into_values() {
+            let (gateway, link) = (self.gateway.clone(), self.link.clone());
+            let process = gateway.process.clone();
+            drop(process.spawn_child(async move {
+                acknowledge(&gateway, &link, next.unwrap_or(running)).await;
+            }));
+        }
+    }
+}
+
+async fn acknowledge(gateway: &Gateway, link: &Link, ack: Acknowledged) {
+    let request = AckDeliveryRequest {
+        chat_id: ack.chat.to_string(),
+        user_id: link.record.user.to_string(),
+        last_acked_sequence: ack.delivered.0,
+        last_read_sequence: ack.read.map(|read| read.0),
+    };
+    if let Err(error) = gateway.ingest.acknowledge(ack.chat, request).await {
+        // Silent for the client, which repeats it with its next one (websocket-protocol §5.6).
+        gateway.metrics.lost_acks.inc();
+        tracing::debug!(connection.id = %link.record.id, chat.id = %ack.chat, "an ack was not taken: {error}");
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Outgoing {
     pub chat: ChatId,
     /// The client's own id of it.
     pub client_id: ClientMessageId,
+    /// The same as the client wrote it, which the answer repeats.
+    pub client_text: String,
     /// Its text.
     pub content: Content,
     /// When its frame came.
@@ -79,7 +81,7 @@ pub struct Outgoing {
 }
 
 /// What a client has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// Of which chat.
     pub chat: ChatId,
@@ -87,6 +89,14 @@ pub struct Acknowledged {
     pub delivered: Sequence,
     /// Up to where it was read, if the client tells.
     pub read: Option<Sequence>,
+}
+
+impl Acknowledged {
+    /// Both of the same chat in one: marks only rise.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { delivered: self.delivered.max(other.delivered), read: self.read.max(other.read), ..self }
+    }
 }
 
 /// A page of a chat.
@@ -177,7 +187,8 @@ fn outgoing(request_id: String, send: &proto::messaging::v1::SendMessage) -> Res
         client_id.map_err(|_| Error::field("client_message_id", "INVALID", "client_message_id must be a UUID"))?;
     let chat = chat(&send.chat_id)?;
     let content = Content::new(&send.content_type, &send.content)?;
-    Ok(Received::Send(Outgoing { request_id, chat, client_id, content, at: Instant::now() }))
+    let client_text = send.client_message_id.clone();
+    Ok(Received::Send(Outgoing { request_id, chat, client_id, client_text, content, at: Instant::now() }))
 }
 
 fn acknowledged(ack: &Ack) -> Result<Received, Error> {
@@ -292,7 +303,7 @@ fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<Persis
             let sequence = Sequence(stored.sequence);
             link.knows(send.chat, sequence, gateway.limits.fence_chats);
             let ack = SendMessageAck {
-                client_message_id: send.client_id.to_string(),
+                client_message_id: send.client_text.clone(),
                 message_id: stored.message_id,
                 chat_id: send.chat.to_string(),
                 sequence: stored.sequence,

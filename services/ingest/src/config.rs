@@ -27,6 +27,38 @@ impl platform::Settings for Config {
     }
 }
 
+/// `ingest after-restore`: what is done between a restore of the tables and the first service on them (D3.9).
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "ingest after-restore",
+    bin_name = "ingest after-restore",
+    about = "Raises the counter of every chat after its tables were restored, so that no place is given out twice",
+    long_about = "Raises the counter of every chat after its tables were restored, so that no place is given out twice.\n\n\
+        To be run once all tables are restored to one moment, and before any service runs on them. It may be repeated: \
+        a counter is raised once for each name."
+)]
+pub struct AfterRestore {
+    /// Names the restore, for example by the moment that the tables were restored to; another restore, another name
+    #[arg(long, env = "RESTORE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub restore: String,
+
+    /// By how many places: more than any chat can have had in the time that was lost
+    #[arg(long, env = "RAISE_BY", default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 40))]
+    pub raise_by: u64,
+
+    /// The store.
+    #[command(flatten)]
+    pub store: adapters::dynamodb::Config,
+}
+
+impl AfterRestore {
+    /// The command of this process, if it was called for that. Ends the process when its flags are wrong.
+    pub fn asked() -> Option<Self> {
+        let mut words = std::env::args_os().skip(1).peekable();
+        words.peek().is_some_and(|word| word == "after-restore").then(|| Self::parse_from(words))
+    }
+}
+
 /// Settings of the service.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]

@@ -9,9 +9,8 @@ pub mod metrics;
 pub mod persist;
 pub mod publish;
 pub mod republish;
-pub mod restore;
 pub mod slots;
 pub mod sync;
 pub mod wire_up;
 
-pub use config::{Config, Limits, Settings};
+pub use config::{AfterRestore, Config, Limits, Settings};

@@ -2,13 +2,19 @@
 
 use std::process::ExitCode;
 
-use ingest::{Config, restore, wire_up};
+use ingest::{AfterRestore, Config, wire_up};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == restore::COMMAND) {
+    if let Some(asked) = AfterRestore::asked() {
         platform::process::choose_cryptography();
-        return restore::run().await;
+        return match wire_up::after_restore(&asked).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}\nRun it again before any service runs: what was raised is not raised twice.");
+                ExitCode::FAILURE
+            }
+        };
     }
     platform::run("ingest", |config: Config, process| async move { wire_up::start(config.settings, &process).await })
         .await

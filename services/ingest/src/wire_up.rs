@@ -1,13 +1,24 @@
 //! Joins ingest to the store and the log.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use adapters::{dynamodb, kafka};
+use adapters::{
+    dynamodb::{
+        self,
+        restore::{Progress, Restore},
+    },
+    kafka,
+};
 use anyhow::Context as _;
 use domain::ports::{
     DeliveryState, EventPublisher, Heads, Incarnations, MembershipDirectory, MessageHistory, MessageLog,
 };
-use platform::{Gate, Process, Secret, failpoint, grpc::InternalToken};
+use platform::{
+    Gate, Process, Secret,
+    clock::{SystemClock, SystemIds},
+    failpoint,
+    grpc::InternalToken,
+};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use proto::messaging::v1::ingest_server::IngestServer;
 use tokio::{
@@ -17,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Limits, Settings,
+    AfterRestore, Limits, Settings,
     acknowledge::Acknowledge,
     api::Api,
     commit::Committer,
@@ -36,6 +47,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const LEASE_SILENCE: Duration = Duration::from_mins(1);
 /// How often it is looked whether the log is connected.
 const LOG_LOOK: Duration = Duration::from_secs(2);
+/// How often `ingest after-restore` says how far it is.
+const RESTORE_REPORT: Duration = Duration::from_secs(10);
 const DRAIN_CHECK: Duration = Duration::from_millis(10);
 
 /// A service that runs.
@@ -90,6 +103,29 @@ pub async fn start(settings: Settings, process: &Process) -> anyhow::Result<Runn
     let service = IngestServer::with_interceptor(api, token.require());
     process.serve_grpc("ingest grpc", listener, tonic::service::Routes::new(service));
     Ok(Running { grpc })
+}
+
+/// Raises the counters of restored tables (D3.9), and says how many.
+///
+/// # Errors
+/// When the store refuses or does not answer, or somebody stores messages meanwhile.
+pub async fn after_restore(asked: &AfterRestore) -> anyhow::Result<()> {
+    let store = dynamodb::Store::for_service(&asked.store, "ingest").await;
+    let restore = Restore { name: &asked.restore, by: asked.raise_by };
+    let progress = Progress::default();
+    let report = async {
+        loop {
+            sleep(RESTORE_REPORT).await;
+            eprintln!("{} counters raised so far", progress.raised().now);
+        }
+    };
+    let raised = tokio::select! {
+        raised = store.raise_counters(restore, &progress, &SystemClock, &SystemIds) => raised?,
+        () = report => return Ok(()), // it has no end
+    };
+    let (now, before) = (raised.now, raised.before);
+    writeln!(std::io::stdout(), "{now} counters raised by {}; {before} had been before", asked.raise_by)?;
+    Ok(())
 }
 
 /// Joins the parts to the ports, and starts their tasks. The process is ready when it has a lease.

@@ -197,7 +197,23 @@ impl Row {
             (_, false) => 20_000,
         };
         let pushed = !owes;
-        Run { pushed, seen_within_ms, ..Run::default() }
+        // An ack waits for the store and for nothing else (D4.1, CHAOS-6.2.2).
+        let is_beside_the_ack = matches!(
+            self,
+            Self::Calm
+                | Self::FanoutDies
+                | Self::RedisAway
+                | Self::RedisWiped
+                | Self::RedisSlow
+                | Self::BrokerKilled
+                | Self::LogAway
+                | Self::Rebalanced
+                | Self::Poisoned
+                | Self::Replayed
+                | Self::Jittered
+        );
+        let acks_within_ms = is_beside_the_ack.then_some(5_000);
+        Run { pushed, seen_within_ms, acks_within_ms, ..Run::default() }
     }
 
     /// What its processes get besides what all get.

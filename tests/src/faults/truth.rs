@@ -149,8 +149,8 @@ impl Log {
     fn consumer(&self, group: &str) -> anyhow::Result<BaseConsumer> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
-        // As the group itself does.
-        config.set("partition.assignment.strategy", "cooperative-sticky");
+        // As the group itself does; the embedded log has each change of a group last as long as a session.
+        config.set("session.timeout.ms", "6000").set("partition.assignment.strategy", "cooperative-sticky");
         Ok(config.set("fetch.wait.max.ms", "50").create()?)
     }
 

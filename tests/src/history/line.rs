@@ -146,13 +146,23 @@ pub struct Run {
     pub pushed: bool,
     /// Milliseconds after ack and heal within which every member's client has a message.
     pub seen_within_ms: u64,
+    /// Milliseconds after an ack within which the next one comes, whatever is broken, as long as people write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acks_within_ms: Option<u64>,
     /// Milliseconds after a removal within which a push may still come.
     pub removal_grace_ms: u64,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { row: String::new(), seed: 0, pushed: false, seen_within_ms: 20_000, removal_grace_ms: 5_000 }
+        Self {
+            row: String::new(),
+            seed: 0,
+            pushed: false,
+            seen_within_ms: 20_000,
+            acks_within_ms: None,
+            removal_grace_ms: 5_000,
+        }
     }
 }
 

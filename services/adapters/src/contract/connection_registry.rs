@@ -239,6 +239,20 @@ async fn a_wiped_cache_is_noticed_and_filled_again() {
 }
 
 #[tokio::test]
+async fn a_forgotten_gateway_is_told_and_keeps_its_connections() {
+    let fixture = fixture().await;
+    let one = connection(user(), 1, "a", 1);
+    fixture.registry.announce(&one.gateway, LONG).await.expect("announced");
+    fixture.registry.register(&one, Millis(1), LONG).await.expect("registered");
+    for _ in 0..2 {
+        fixture.registry.forget(&one.gateway).await.expect("forgotten");
+    }
+    assert_eq!(fixture.of(one.user).await, [gateway("a")], "routes stay");
+    assert!(!fixture.registry.announce(&one.gateway, LONG).await.expect("announced"));
+    assert!(fixture.registry.announce(&one.gateway, LONG).await.expect("announced"));
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_announcing_itself_lapses() {
     let fixture = fixture().await;
     assert!(!fixture.registry.announce(&gateway("a"), SHORT).await.expect("announced"));

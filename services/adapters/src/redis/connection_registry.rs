@@ -242,6 +242,11 @@ impl ConnectionRegistry for Registry {
         Ok(before.is_some())
     }
 
+    async fn forget(&self, gateway: &GatewayId) -> Result<(), Error> {
+        let key = self.cache.key(format_args!("gateway:{gateway}"));
+        redis::cmd("DEL").arg(key).query_async(&mut self.cache.connection()).await.map_err(away)
+    }
+
     async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {
         if users.is_empty() {
             return Ok(Vec::new());

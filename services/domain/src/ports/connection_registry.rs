@@ -37,6 +37,10 @@ pub trait ConnectionRegistry: Send + Sync {
     /// call, and after the registry lost its memory.
     async fn announce(&self, gateway: &GatewayId, ttl: Duration) -> Result<bool, Error>;
 
+    /// Forgets that the gateway lives: if it does, it finds out when it says so again, registers its connections
+    /// anew, and has their clients sync.
+    async fn forget(&self, gateway: &GatewayId) -> Result<(), Error>;
+
     /// The gateways of each user's live connections, in the order of `users`; empty means offline,
     /// never "unknown". One round trip, on the primary.
     async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error>;

@@ -116,6 +116,11 @@ impl Link {
         self.owed().remove(gateway).unwrap_or_default()
     }
 
+    /// Forgets what is owed; returns to whose users it was.
+    fn give_up(&self) -> Vec<String> {
+        std::mem::take(&mut *self.owed()).into_keys().collect()
+    }
+
     fn any_owed(&self) -> Option<String> {
         self.owed().keys().next().cloned()
     }
@@ -175,10 +180,12 @@ impl Task {
         while let Some(first) = self.first(gateways).await {
             let failed = match self.connect().await {
                 Ok((frames, answers)) => {
-                    failures = 0;
-                    failing_since = Instant::now();
                     self.link.is_stalled.store(false, Ordering::Release);
-                    self.serve(first, frames, answers).await
+                    let (ended, heard) = self.serve(first, frames, answers).await;
+                    if let Some(heard) = heard {
+                        (failures, failing_since) = (0, heard);
+                    }
+                    ended
                 }
                 Err(error) => {
                     self.link.owe(&first.frame.gateway_id, first.owed);
@@ -194,7 +201,8 @@ impl Task {
             self.link.is_stalled.store(true, Ordering::Release);
             while self.outgoing.try_recv().is_ok() {}
             if failing_since.elapsed() > self.limits.gateway_idle {
-                self.link.owed().clear();
+                failing_since = Instant::now();
+                gateways.leave_to_themselves(self.link.give_up()).await;
             }
             let until = Instant::now() + RECONNECT.delay(failures, gateways.process.ids().as_ref());
             failures += 1;
@@ -205,6 +213,7 @@ impl Task {
             self.link.is_stalled.store(false, Ordering::Release);
         }
         self.link.has_ended.store(true, Ordering::Release);
+        gateways.leave_to_themselves(self.link.give_up()).await;
     }
 
     /// Waits for something to send: a frame, or the name of somebody who is owed one.
@@ -247,18 +256,18 @@ impl Task {
         timeout(within, connecting).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
 
-    /// Sends and hears until the stream ends; says why it did.
+    /// Sends and hears until the stream ends; says why it did, and when the gateway answered last.
     async fn serve(
         &mut self,
         first: Outgoing,
         frames: mpsc::Sender<DeliveryFrame>,
         mut answers: Streaming<DeliveryAnswer>,
-    ) -> String {
+    ) -> (String, Option<Instant>) {
         let limit = self.limits.delivery_in_flight as usize;
         let mut pending: VecDeque<Pending> = VecDeque::new();
         let mut next = Some(first);
         // A gateway with much to do answers late, frame after frame: only one that says nothing is stalled.
-        let mut heard = Instant::now();
+        let mut heard: Option<Instant> = None;
         let ended = loop {
             if let Some(outgoing) = next.take()
                 && !self.put(outgoing, &frames, &mut pending)
@@ -267,7 +276,7 @@ impl Task {
             }
             let late = pending.front().map_or_else(
                 || Instant::now() + KEEP_ALIVE,
-                |oldest| oldest.put.max(heard) + self.limits.delivery_timeout,
+                |oldest| heard.map_or(oldest.put, |heard| heard.max(oldest.put)) + self.limits.delivery_timeout,
             );
             let is_stalled = self.link.is_stalled.load(Ordering::Acquire);
             tokio::select! {
@@ -277,7 +286,7 @@ impl Task {
                         if let Some(wrong) = self.hear(answer, &mut pending) {
                             break wrong;
                         }
-                        heard = Instant::now();
+                        heard = Some(Instant::now());
                         self.link.is_stalled.store(false, Ordering::Release);
                         if self.link.any_owed().is_some() {
                             self.link.owes.notify_one();
@@ -300,7 +309,7 @@ impl Task {
         for lost in pending {
             self.link.owe(&lost.gateway, lost.owed);
         }
-        ended
+        (ended, heard)
     }
 
     /// `false`: the stream takes no more.

@@ -183,6 +183,37 @@ async fn a_gateway_that_answers_late_gets_every_frame_as_long_as_it_answers() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_stays_out_of_reach_is_made_to_tell_its_users_itself() {
+    let world = World::with(Limits { gateway_idle: Duration::from_millis(300), ..limits() }).await;
+    let forgotten = || world.outside.forgotten.lock().expect("whole").clone();
+    world.gateway.answer(Answers::Breaks);
+    let mut sequence = 0;
+    let begun = std::time::Instant::now();
+    while forgotten().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody told it");
+        sequence += 1;
+        let end = world.log(MESSAGES, [message(sequence)]);
+        world.finished(MESSAGES, end).await;
+    }
+    assert_eq!(forgotten()[0], world.gateway.id);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_stopping_fanout_still_owes_is_left_to_the_gateway_to_tell() {
+    for trouble in [Answers::Breaks, Answers::Delivered] {
+        let world = World::start().await;
+        world.gateway.answer(trouble);
+        let end = world.log(MESSAGES, [message(1)]);
+        world.finished(MESSAGES, end).await;
+        let (outside, gateway) = (world.outside.clone(), world.gateway.id.clone());
+        world.stop().await;
+        let expected = if trouble == Answers::Breaks { vec![gateway] } else { Vec::new() };
+        assert_eq!(*outside.forgotten.lock().expect("whole"), expected);
+    }
+}
+
+#[tokio::test]
 async fn when_more_are_owed_than_are_remembered_it_is_everybody() {
     let world = World::with(Limits { owed_users: 1, ..limits() }).await;
     world.gateway.answer(Answers::Full);

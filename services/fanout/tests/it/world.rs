@@ -66,6 +66,8 @@ pub(crate) struct Outside {
     /// The first and the last place that a restore took out of use.
     pub(crate) gap: Mutex<(Sequence, Sequence)>,
     pub(crate) routes: Mutex<HashMap<UserId, Vec<GatewayId>>>,
+    /// Gateways that were to be told that they missed something.
+    pub(crate) forgotten: Mutex<Vec<GatewayId>>,
     pub(crate) cache_is_away: AtomicBool,
     pub(crate) store_is_away: AtomicBool,
     pub(crate) store_is_broken: AtomicBool,
@@ -254,6 +256,12 @@ impl ConnectionRegistry for Outside {
 
     async fn announce(&self, _: &GatewayId, _: Duration) -> Result<bool, Error> {
         Ok(true)
+    }
+
+    async fn forget(&self, gateway: &GatewayId) -> Result<(), Error> {
+        self.cache()?;
+        all(&self.forgotten).push(gateway.clone());
+        Ok(())
     }
 
     async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {

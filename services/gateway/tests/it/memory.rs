@@ -66,6 +66,12 @@ impl ConnectionRegistry for MemoryRegistry {
         Ok(!self.announced.lock().expect("whole").insert(gateway.clone()))
     }
 
+    async fn forget(&self, gateway: &GatewayId) -> Result<(), Error> {
+        self.reach()?;
+        self.announced.lock().expect("whole").remove(gateway);
+        Ok(())
+    }
+
     async fn gateways(&self, users: &[UserId]) -> Result<Vec<Vec<GatewayId>>, Error> {
         self.reach()?;
         let all = self.connections.lock().expect("whole");

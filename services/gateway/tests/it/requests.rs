@@ -2,11 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use futures_util::SinkExt as _;
 use gateway::config::Limits;
 use proto::messaging::v1::{
     Ack, ChatCursor, Heartbeat, SendMessage, SyncHeads, SyncRequest, client_frame::Payload as Ask,
     server_frame::Payload,
 };
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::{Client, PATIENCE, World, chat, eventually, in_both, roomy, user};
 
@@ -34,16 +36,18 @@ async fn the_same_id_sent_again_has_the_same_place() {
     in_both(async |protocol| {
         let world = World::new().await.speaking(protocol);
         let (mut client, chat) = (world.connect(user()).await, chat());
-        for request in ["a", "b"] {
+        // The same id in another spelling; each answer repeats its own.
+        let id = "EAEFC4D2-d3bf-4d01-abae-4b5b844a7034";
+        for (request, id) in [("a", id.to_owned()), ("b", id.to_lowercase())] {
             let send = SendMessage {
-                client_message_id: "EAEFC4D2-d3bf-4d01-abae-4b5b844a7034".into(),
+                client_message_id: id.clone(),
                 chat_id: chat.to_string(),
                 content: "hi".into(),
                 content_type: "text/plain".into(),
             };
             client.ask(request, Ask::SendMessage(send)).await;
             let Some(Payload::SendMessageAck(ack)) = client.next().await.payload else { panic!("no ack") };
-            assert_eq!((ack.sequence, &*ack.client_message_id), (1, "eaefc4d2-d3bf-4d01-abae-4b5b844a7034"));
+            assert_eq!((ack.sequence, ack.client_message_id), (1, id));
         }
     })
     .await;
@@ -320,6 +324,33 @@ async fn heads_and_acks_reach_ingest() {
         assert_eq!(world.ingest.acks.lock().expect("whole")[0].user_id, user.to_string());
         client.ask("many", Ask::SyncHeads(SyncHeads { chats: vec![cursor(&chat, 0); 51] })).await;
         assert_eq!(client.error("many").await.code, "INVALID_MESSAGE");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_client_acknowledges_before_it_goes_reaches_ingest() {
+    in_both(async |protocol| {
+        let world = World::new().await.speaking(protocol);
+        let (chat, other) = (chat(), chat());
+        let mut client = world.connect(user()).await;
+        let ack = |chat: domain::ids::ChatId, last_acked_sequence, last_read_sequence| {
+            Ask::Ack(Ack { chat_id: chat.to_string(), last_acked_sequence, last_read_sequence })
+        };
+        // All in one piece, with the close behind it; a later one may be lower in one of its marks.
+        for (chat, delivered, read) in [(chat, 1, None), (chat, 9, None), (other, 4, Some(4)), (chat, 5, Some(5))] {
+            client.feed("", ack(chat, delivered, read)).await;
+        }
+        client.socket.feed(Message::Close(None)).await.expect("sent");
+        client.socket.flush().await.expect("sent");
+        let highest = |chat: domain::ids::ChatId| {
+            let acks = world.ingest.acks.lock().expect("whole").clone();
+            let of: Vec<_> = acks.iter().filter(|ack| ack.chat_id == chat.to_string()).collect();
+            let read = of.iter().filter_map(|ack| ack.last_read_sequence).max();
+            of.iter().map(|ack| ack.last_acked_sequence).max().map(|delivered| (delivered, read))
+        };
+        eventually("both are there", || highest(chat) == Some((9, Some(5))) && highest(other) == Some((4, Some(4))))
+            .await;
     })
     .await;
 }

@@ -298,7 +298,7 @@ impl Client {
     }
 
     /// It goes with what is sent next, in one piece.
-    async fn feed(&mut self, request_id: &str, payload: Ask) {
+    pub(crate) async fn feed(&mut self, request_id: &str, payload: Ask) {
         let frame = ClientFrame { request_id: request_id.into(), payload: Some(payload) };
         let message = if self.is_binary {
             Message::Binary(frames::client_to_protobuf(&frame).into())

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 use crate::{
     faults::{
@@ -129,16 +133,31 @@ pub(super) async fn fanout_dies(scene: &mut Scene) -> anyhow::Result<Evidence> {
 /// Row 1: kill -9, twice, each time another one; its clients come back at the other.
 pub(super) async fn gateway_killed(scene: &mut Scene) -> anyhow::Result<Evidence> {
     let first = usize::from(scene.random.hits(500));
+    let mut lapsing = 0;
     for gateway in [first, 1 - first] {
         scene.begins("kill a gateway");
         scene.rig.gateways[gateway].kill().await?;
+        lapsing += routes_that_lapse(&scene.rig.redis).await?;
         scene.rig.redirect(gateway, 1 - gateway).await?;
         sleep(Duration::from_secs(3)).await;
         scene.rig.repair().await?;
         scene.ends("kill a gateway");
         sleep(Duration::from_secs(1)).await;
     }
-    Ok(vec![("gateways killed", 2)])
+    Ok(vec![("gateways killed", 2), ("routes that lapse", lapsing)])
+}
+
+/// `zombie_prevention` of CHAOS-6.2.1: whatever a dead gateway left in the registry ends by itself; how much there is.
+async fn routes_that_lapse(redis: &str) -> anyhow::Result<u64> {
+    const SCRIPT: &str = "local count = 0 for _, key in ipairs(redis.call('KEYS', '*connection*')) do \
+        local left = redis.call('PTTL', key) if left < 0 or left > 60000 then return -1 end count = count + 1 end return count";
+    let mut stream = TcpStream::connect(redis).await?;
+    let request = format!("*3\r\n$4\r\nEVAL\r\n${}\r\n{SCRIPT}\r\n$1\r\n0\r\n", SCRIPT.len());
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).await?;
+    let count: i64 = answer.trim().trim_start_matches(':').parse().with_context(|| format!("Redis says {answer}"))?;
+    u64::try_from(count).context("a route in the registry has no end within the TTL of 60 s")
 }
 
 /// Row 2: a gateway dies with a frame in hand, before or after ingest has answered.

@@ -63,6 +63,9 @@ pub(super) async fn brokers_killed(scene: &mut Scene) -> anyhow::Result<Evidence
 
 /// Row 10: Redis forgets everything, twice.
 pub(super) async fn redis_wiped(scene: &mut Scene) -> anyhow::Result<Evidence> {
+    let connections =
+        |scene: &Scene| -> u64 { scene.people.clients.iter().map(|client| client.wire().connections()).sum() };
+    let before = connections(scene);
     let mut wiped = 0;
     for _ in 0..2 {
         scene.begins("Redis wiped");
@@ -75,7 +78,9 @@ pub(super) async fn redis_wiped(scene: &mut Scene) -> anyhow::Result<Evidence> {
         scene.ends("Redis wiped");
         sleep(Duration::from_secs(8)).await;
     }
-    Ok(vec![("Redis wiped", wiped)])
+    let more = connections(scene) - before;
+    anyhow::ensure!(more == 0, "{more} connections were made anew: open sockets live through it (CHAOS-6.2.3)");
+    Ok(vec![("Redis wiped", wiped), ("connections that lived", before)])
 }
 
 /// Row 19: garbage, another version and an empty record in each partition; messages behind them still come.

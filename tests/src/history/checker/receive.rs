@@ -151,7 +151,8 @@ pub(super) fn nobody_sees_what_came_after_them(index: &Index<'_>, run: &Run, rep
     }
 }
 
-/// P9: after ack and healing, every client that is there sees the message in time, of itself.
+/// P9: after ack and healing, every client that is there sees the message in time, of itself; each send ends. Where
+/// the run says so, acks go on while something is broken.
 pub(super) fn everybody_sees_everything_in_time(index: &Index<'_>, run: &Run, report: &mut Report) {
     let within = run.seen_within_ms * 1000;
     let mut lags = Vec::new();
@@ -194,8 +195,14 @@ pub(super) fn everybody_sees_everything_in_time(index: &Index<'_>, run: &Run, re
     let at =
         |share: usize| lags.get((lags.len() * share / 100).min(lags.len().saturating_sub(1))).copied().unwrap_or(0);
     report.lag = Lag { p50: at(50), p99: at(99), max: at(100) };
-    let mut acks: Vec<u64> =
-        index.sends.iter().filter_map(|send| index.ack(send)).map(|(ack, _, _)| index.lines[ack].at).collect();
+    let mut acks: Vec<(u64, usize)> =
+        index.sends.iter().filter_map(|send| index.ack(send)).map(|(ack, _, _)| (index.lines[ack].at, ack)).collect();
     acks.sort_unstable();
-    report.longest_ack_gap_ms = acks.windows(2).map(|pair| (pair[1] - pair[0]) / 1000).max().unwrap_or(0);
+    let longest = acks.windows(2).map(|pair| ((pair[1].0 - pair[0].0) / 1000, pair[1].1)).max();
+    report.longest_ack_gap_ms = longest.map_or(0, |(gap, _)| gap);
+    if let (Some(most), Some((gap, ack))) = (run.acks_within_ms, longest)
+        && gap > most
+    {
+        report.found(Property::P9, format!("nothing was acknowledged for {gap} ms"), &[ack]);
+    }
 }

@@ -351,6 +351,15 @@ fn p9_names_what_is_not_seen_in_time_and_what_has_no_end() {
     let mut story = Story::of(1);
     story.client("ana", What::Send, Kind::Invoke, |line| sent(line, 7));
     story.end().breaks(Property::P9);
+    // A pause between two acks is too long only where acks are promised.
+    let mut story = Story::of(1);
+    story.say(What::Run, Kind::Info, |_| {}).at += 3_000_000;
+    story.message();
+    let mut story = story.end();
+    for (promised, is_broken) in [(None, false), (Some(4_000), false), (Some(2_000), true)] {
+        story.lines[0].run = Some(Run { seen_within_ms: 1_000, acks_within_ms: promised, ..Run::default() });
+        assert_eq!(check(&story.lines).rejects(Property::P9), is_broken, "{promised:?}");
+    }
 }
 
 #[test]
