@@ -14,7 +14,8 @@ const FILES: [&str; 5] = [
 ];
 
 /// Messages that a client frame may carry: these also exist as JSON.
-const IN_FRAMES: [&str; 18] = [
+const IN_FRAMES: [&str; 19] = [
+    "TraceContext",
     "SendMessage",
     "Ack",
     "SyncRequest",
@@ -66,8 +67,21 @@ const OPTIONAL: [(&str, &str); 17] = [
     ("HeartbeatAck.heads", "Vec::is_empty"),
 ];
 
-/// Absent and present-but-false are the same.
-const DEFAULTED: [&str; 2] = ["HeartbeatAck.resync", "ConnectionClosing.reconnect_allowed"];
+/// Absent is the same as false or empty. What is required of a client is refused when it is empty, by one check for both
+/// encodings: protobuf can't tell the two apart.
+const DEFAULTED: [&str; 11] = [
+    "TraceContext.trace_id",
+    "TraceContext.span_id",
+    "HeartbeatAck.resync",
+    "ConnectionClosing.reconnect_allowed",
+    "SendMessage.client_message_id",
+    "SendMessage.chat_id",
+    "SendMessage.content",
+    "Ack.chat_id",
+    "SyncRequest.chat_id",
+    "ChatCursor.chat_id",
+    "SyncHeads.chats",
+];
 
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder by environment")]
 fn main() -> Result<(), Box<dyn Error>> {

@@ -44,7 +44,7 @@ pub struct Seen {
     pub began: u64,
     /// When it ended.
     pub ended: u64,
-    /// Its attributes that are text.
+    /// Its attributes that are text or whole numbers.
     pub texts: BTreeMap<String, String>,
 }
 
@@ -120,7 +120,11 @@ fn read(service: &str, span: Span) -> Seen {
 
 fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
     let text = |attribute: KeyValue| {
-        let any_value::Value::StringValue(text) = attribute.value?.value? else { return None };
+        let value = attribute.value?.value?;
+        if let any_value::Value::IntValue(number) = value {
+            return Some((attribute.key, number.to_string()));
+        }
+        let any_value::Value::StringValue(text) = value else { return None };
         Some((attribute.key, text))
     };
     attributes.into_iter().filter_map(text).collect()

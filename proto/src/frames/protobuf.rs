@@ -59,20 +59,32 @@ fn unread(bytes: &[u8], error: &DecodeError) -> Unread {
     let head = Head::decode(bytes).ok().filter(|head| head.ack.is_none());
     let request_id = head.and_then(|head| String::from_utf8(head.request_id).ok()).filter(|id| !id.is_empty());
     let reason = error.to_string();
+    let field = field(&reason);
     // The decoder has no other word for it.
-    if reason.contains("UTF-8") { Unread::NotUtf8 { request_id } } else { Unread::Malformed { request_id, reason } }
+    if reason.contains("UTF-8") {
+        Unread::NotUtf8 { request_id, field }
+    } else {
+        Unread::Malformed { request_id, field, reason }
+    }
+}
+
+/// The innermost field that a decoder's error names: `…: Message.field: Message.field: what is wrong`.
+fn field(reason: &str) -> Option<String> {
+    let (_, field) = reason.split(": ").nth(1)?.split_once('.')?;
+    let is_name = field.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    is_name.then(|| field.to_owned())
 }
 
 /// No payload at all, or one that this version does not know.
 fn without_payload(mut bytes: &[u8], request_id: String) -> Unread {
+    let request_id = Some(request_id).filter(|id| !id.is_empty());
     while let Ok((tag, wire_type)) = decode_key(&mut bytes) {
         if tag >= FIRST_PAYLOAD && wire_type == WireType::LengthDelimited {
-            return Unread::UnknownType(format!("payload {tag}"));
+            return Unread::UnknownType { request_id, name: format!("payload {tag}") };
         }
         if skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).is_err() {
             break;
         }
     }
-    let request_id = Some(request_id).filter(|id| !id.is_empty());
-    Unread::Malformed { request_id, reason: "the payload is missing".to_owned() }
+    Unread::Malformed { request_id, field: Some("payload".to_owned()), reason: "the payload is missing".to_owned() }
 }

@@ -14,7 +14,7 @@ use proto::{
 /// empty.
 fn tells_why(unread: &Unread) {
     match unread {
-        Unread::UnknownType(kind) => assert!(kind.chars().count() <= 64),
+        Unread::UnknownType { name, .. } => assert!(name.chars().count() <= 64),
         Unread::Malformed { reason, .. } => assert!(!reason.is_empty()),
         Unread::NotUtf8 { .. } => {}
     }

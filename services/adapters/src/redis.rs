@@ -18,6 +18,12 @@ use redis::{
     ConnectionAddr, IntoConnectionInfo as _, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
+use tokio::time::timeout;
+
+/// How long a look may take: less than who watches waits, so that a look that fails has its consequence.
+const LOOK_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long the key lives that a look writes.
+const PROBE_LIVES_MILLISECONDS: u64 = 10_000;
 
 /// Where the cache is.
 #[derive(Clone, Debug, Args)]
@@ -114,14 +120,19 @@ impl Cache {
         });
     }
 
+    /// Writes something that nobody reads, for a primary that has become a replica still answers all else.
     async fn look(&self) -> anyhow::Result<()> {
-        let Err(error) = redis::cmd("PING").query_async::<()>(&mut self.connection()).await else { return Ok(()) };
-        if !error.is_io_error() && !error.is_timeout() {
-            // A server that refused the login, or was still loading, is never asked again by the library.
-            // The files may hold other credentials by now.
-            *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = manager(&self.0.config)?;
-        }
-        Err(error.into())
+        let mut write = redis::cmd("SET");
+        write.arg(self.key(format_args!("probe"))).arg("").arg("PX").arg(PROBE_LIVES_MILLISECONDS);
+        let error = match timeout(LOOK_WITHIN, write.query_async::<()>(&mut self.connection())).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.into(),
+            Err(_) => anyhow::anyhow!("no answer within {LOOK_WITHIN:?}"),
+        };
+        // The library goes on with a connection to who refuses the login, is still loading, has become a replica, or is
+        // gone without a word. A new one reads the files again and asks for the address anew.
+        *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = manager(&self.0.config)?;
+        Err(error)
     }
 
     /// A key's full name.
@@ -137,4 +148,92 @@ fn manager(config: &Config) -> anyhow::Result<ConnectionManager> {
         .set_max_delay(Duration::from_secs(1));
     ConnectionManager::new_lazy_with_config(config.client()?, settings)
         .context("the settings of Redis don't fit together")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::copy_bidirectional,
+        net::{TcpListener, TcpStream},
+        sync::watch,
+        time::{Instant, sleep},
+    };
+
+    use super::*;
+
+    /// What becomes of the primary.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fate {
+        /// It is there, as a replica.
+        Demoted,
+        /// It is gone, and says nothing: connections to it are open and silent.
+        Vanished,
+    }
+
+    /// Leads each connection to where `to` points when it comes, and all earlier ones nowhere once `is_cut`.
+    async fn lead(listener: TcpListener, to: watch::Receiver<SocketAddr>, is_cut: watch::Receiver<bool>, of: Process) {
+        loop {
+            let (mut client, _) = listener.accept().await.expect("a client");
+            let (target, mut is_cut) = (*to.borrow(), is_cut.clone());
+            is_cut.mark_unchanged();
+            drop(of.spawn_child(async move {
+                let mut server = TcpStream::connect(target).await.expect("a server");
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    cut = is_cut.changed() => {
+                        cut.expect("the test goes on");
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }));
+        }
+    }
+
+    async fn a_new_primary_is_found_after(fate: Fate) {
+        let process = Process::new();
+        let (old, new) =
+            (embedded::Cache::start().await.expect("a server"), embedded::Cache::start().await.expect("a server"));
+        let (listener, address) = process.bind("redis", ([127, 0, 0, 1], 0).into()).await.expect("loopback");
+        let (to, leads_to) = watch::channel(old.address);
+        let (cut, is_cut) = watch::channel(false);
+        drop(process.spawn_child(lead(listener, leads_to, is_cut, process.clone())));
+        let cache = Cache::new(&Config::new(format!("redis://{address}/"), "ns.")).expect("a cache");
+        cache.needed_by(&process);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !process.not_ready().is_empty() {
+            assert!(Instant::now() < deadline, "not ready");
+            sleep(Duration::from_millis(10)).await;
+        }
+        to.send_replace(new.address);
+        match fate {
+            Fate::Demoted => {
+                let mut command = redis::cmd("REPLICAOF");
+                command.arg("127.0.0.1").arg(1);
+                command.query_async::<()>(&mut cache.connection()).await.expect("demoted");
+            }
+            Fate::Vanished => drop(cut.send_replace(true)),
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while redis::cmd("SET").arg("ns.mark").arg(1).query_async::<()>(&mut cache.connection()).await.is_err() {
+            assert!(Instant::now() < deadline, "the old one is still asked");
+            sleep(Duration::from_millis(50)).await;
+        }
+        let mut direct =
+            redis::Client::open(&*new.url).expect("a URL").get_multiplexed_async_connection().await.expect("it");
+        let found: Option<u8> = redis::cmd("GET").arg("ns.mark").query_async(&mut direct).await.expect("an answer");
+        assert_eq!(found, Some(1));
+        process.stop_token().cancel();
+    }
+
+    #[tokio::test]
+    async fn a_primary_that_becomes_a_replica_is_left() {
+        a_new_primary_is_found_after(Fate::Demoted).await;
+    }
+
+    #[tokio::test]
+    async fn a_primary_that_vanishes_is_left() {
+        a_new_primary_is_found_after(Fate::Vanished).await;
+    }
 }

@@ -143,8 +143,14 @@ impl Error {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let (name, message) = (name.into(), message.into());
-        Self::new(ErrorKind::InvalidArgument, message.clone()).with(Detail::Field(name, code.into(), message))
+        Self::new(ErrorKind::InvalidArgument, message).in_field(name, code)
+    }
+
+    /// The same, for it is about this field.
+    #[must_use]
+    pub fn in_field(self, name: impl Into<Cow<'static, str>>, code: &'static str) -> Self {
+        let message = self.message.clone();
+        self.with(Detail::Field(name.into(), code.into(), message))
     }
 
     /// A dependency is away; the cause is for the log.

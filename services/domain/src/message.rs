@@ -41,17 +41,18 @@ impl Content {
     /// `InvalidContentType` for anything but `text/plain` (an empty type means that).
     pub fn new(content_type: &str, text: &str) -> Result<Self, Error> {
         if !content_type.is_empty() && content_type != TEXT {
-            return Err(Error::new(ErrorKind::InvalidContentType, "content_type must be text/plain"));
+            let error = Error::new(ErrorKind::InvalidContentType, "content_type must be text/plain");
+            return Err(error.in_field("content_type", "INVALID"));
         }
         if text.is_empty() {
             return Err(Error::field("content", "REQUIRED", "content is empty"));
         }
         if text.len() > limits::CONTENT_BYTES {
-            return Err(Error::new(ErrorKind::MessageTooLarge, "content is above 4096 bytes")
-                .with_number("limit", limits::CONTENT_BYTES as u64));
+            return Err(too_large());
         }
         if text.contains('\0') {
-            return Err(Error::new(ErrorKind::InvalidContent, "content has a NUL character"));
+            let error = Error::new(ErrorKind::InvalidContent, "content has a NUL character");
+            return Err(error.in_field("content", "INVALID"));
         }
         let is_stripped = |c: char| c.is_control() && c != '\n' && c != '\t';
         let stored = if text.contains(is_stripped) || !is_nfc(text) {
@@ -64,7 +65,7 @@ impl Content {
         }
         // NFC makes a few texts longer.
         if stored.len() > limits::CONTENT_BYTES {
-            return Err(Error::new(ErrorKind::MessageTooLarge, "content is above 4096 bytes"));
+            return Err(too_large());
         }
         Ok(Self(stored))
     }
@@ -86,6 +87,11 @@ impl Content {
             None => &self.0,
         }
     }
+}
+
+fn too_large() -> Error {
+    let error = Error::new(ErrorKind::MessageTooLarge, "content is above 4096 bytes");
+    error.in_field("content", "TOO_LONG").with_number("limit", limits::CONTENT_BYTES as u64)
 }
 
 /// A valid message that has no place yet.
@@ -125,15 +131,19 @@ pub struct StoredMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Detail;
 
     #[test]
     fn content_is_stored_or_refused_with_a_reason() {
         let long = "x".repeat(4096);
         let too_long = "x".repeat(4097);
-        let cases: [(&str, &str, &str, Result<&str, ErrorKind>); 11] = [
+        // NFC makes four bytes of each of these three.
+        let grows = "\u{fb1d}".repeat(1365);
+        let cases: [(&str, &str, &str, Result<&str, ErrorKind>); 12] = [
             ("shortest", "", "a", Ok("a")),
             ("at the limit", TEXT, &long, Ok(&long)),
             ("one over the limit", TEXT, &too_long, Err(ErrorKind::MessageTooLarge)),
+            ("over the limit when composed", TEXT, &grows, Err(ErrorKind::MessageTooLarge)),
             ("empty", TEXT, "", Err(ErrorKind::InvalidArgument)),
             ("only control characters", TEXT, "\u{7}\u{8}", Err(ErrorKind::InvalidArgument)),
             ("NUL", TEXT, "a\0b", Err(ErrorKind::InvalidContent)),
@@ -147,7 +157,15 @@ mod tests {
             let result = Content::new(kind, text);
             match (&result, expected) {
                 (Ok(content), Ok(text)) => assert_eq!(content.as_str(), text, "{name}"),
-                (Err(error), Err(kind)) => assert_eq!(error.kind(), kind, "{name}"),
+                (Err(error), Err(kind)) => {
+                    let field = if kind == ErrorKind::InvalidContentType { "content_type" } else { "content" };
+                    let is_named = |detail: &Detail| matches!(detail, Detail::Field(name, ..) if name == field);
+                    let limit = Detail::Number("limit".into(), 4096);
+                    assert_eq!(error.kind(), kind, "{name}");
+                    assert!(error.details().iter().any(is_named), "{name}: {error:?}");
+                    let has_limit = error.details().contains(&limit);
+                    assert_eq!(has_limit, kind == ErrorKind::MessageTooLarge, "{name}: {error:?}");
+                }
                 _ => panic!("{name}: {result:?}"),
             }
         }

@@ -44,6 +44,12 @@ impl Slot {
         let length = i64::try_from(Self::LENGTH.as_millis()).unwrap_or(i64::MAX);
         Self(u64::try_from(time.0.div_euclid(length)).unwrap_or(0))
     }
+
+    /// Its first moment.
+    pub fn begin(self) -> Millis {
+        let length = i64::try_from(Self::LENGTH.as_millis()).unwrap_or(i64::MAX);
+        Millis(i64::try_from(self.0).unwrap_or(i64::MAX).saturating_mul(length))
+    }
 }
 
 /// The mark on a chat: who stored its last message, and when, roughly. The key of an index.

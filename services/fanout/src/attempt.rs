@@ -187,14 +187,24 @@ impl Attempts {
             failed_at: self.clock.now(),
             attempts,
         };
-        match self.dead_letters.keep(letter).await {
+        let kept = self.dead_letters.keep(letter).await;
+        // In its hop, if it could be read.
+        let _in_hop = entry.event.as_ref().ok().map(|event| event.span.enter());
+        match kept {
             Ok(()) => {
                 tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} is a dead letter: {reason}");
                 self.route.metrics.dead(dead_for);
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} was not given up: {error}");
+                let code = platform::wire::codes(error.kind()).frame;
+                tracing::warn!(
+                    topic,
+                    number,
+                    offset,
+                    error.code = code,
+                    "record {topic}/{number}/{offset} was not given up: {error}"
+                );
                 Err(ErrorKind::Unavailable)
             }
         }

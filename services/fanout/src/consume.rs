@@ -317,10 +317,13 @@ impl Consume {
         }
         self.commit_at = None;
         self.start_commit();
-        if let Some(commit) = self.commit.take()
-            && let Ok((offsets, Err(error))) = timeout(self.limits.finish_timeout, commit).await
-        {
-            tracing::warn!("the offsets of {} partitions were not committed: {error}", offsets.len());
+        if let Some(commit) = self.commit.take() {
+            // Partitions that stay are committed again later.
+            if let Ok(committed) = timeout(self.limits.finish_timeout, commit).await {
+                self.note_commit(committed);
+            } else {
+                tracing::warn!("the last commit of offsets did not end in time");
+            }
         }
         for partition in partitions {
             self.lanes.remove(partition);

@@ -92,6 +92,8 @@ pub struct Metrics {
     dead_letters: Family<[(&'static str, DeadFor); 1], Counter>,
     /// From the commit of a message to a gateway's word that it has it.
     pub delivery_seconds: Histogram,
+    /// Deliveries that seem to come before their commit.
+    pub clock_skew: Counter,
     /// Members of the chat of a message.
     pub batch_size: Histogram,
     /// Partitions that wait for Redis, the store or the log.
@@ -105,6 +107,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
+        let skew: Family<[(&'static str, &'static str); 2], Counter> = Family::default();
         let metrics = Self {
             consumed: Family::default(),
             records: Counts::default(),
@@ -114,6 +117,7 @@ impl Metrics {
             member_misses: Counter::default(),
             dead_letters: Family::default(),
             delivery_seconds: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0]),
+            clock_skew: skew.get_or_create_owned(&[("source_plane", "durability"), ("dest_plane", "fanout")]),
             batch_size: Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0]),
             paused: Gauge::default(),
             partitions: Gauge::default(),
@@ -141,6 +145,8 @@ impl Metrics {
         fanout.register("paused_partitions", "Partitions that wait for a dependency", metrics.paused.clone());
         fanout.register("partitions", "Partitions that are ours", metrics.partitions.clone());
         fanout.register("consumer_lag", "Records of a partition that are not committed", metrics.lag.clone());
+        let help = "Deliveries that seem to come before their commit";
+        registry.sub_registry_with_prefix("messaging").register("clock_skew_samples", help, skew);
         metrics
     }
 

@@ -86,9 +86,9 @@ pub(crate) fn read(record: &Record) -> Result<Event, String> {
         parent: None,
         "fanout.consume",
         trace_id = field::Empty,
-        topic = record.partition.topic,
-        partition = record.partition.number,
-        offset = record.offset,
+        messaging.destination.name = record.partition.topic,
+        messaging.destination.partition.id = %record.partition.number,
+        messaging.kafka.offset = record.offset,
         chat.id = %chat,
     );
     let traceparent = record.header(header::TRACEPARENT).map(str::to_owned);

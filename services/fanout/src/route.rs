@@ -18,7 +18,7 @@ use domain::{
 };
 use platform::{broken, trace};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
-use tracing::field;
+use tracing::{Instrument as _, field};
 
 use crate::{
     config::Limits,
@@ -56,6 +56,8 @@ pub(crate) struct Routes {
 /// Frames of one push on their way.
 pub(crate) struct OnTheWay {
     frame: DeliveryFrame,
+    /// Users with a connection.
+    online: usize,
     sent: Vec<Sent>,
 }
 
@@ -127,7 +129,8 @@ impl Route {
                     }
                     Place::Next => {}
                     Place::After(last) => {
-                        for skipped in self.skipped(event.chat, last, *sequence).await? {
+                        let skipped = self.skipped(event.chat, last, *sequence).instrument(event.span.clone());
+                        for skipped in skipped.await? {
                             // Nobody knows which connection sent it; gateway and clients know what they have.
                             on_the_way.push(way(Push::Message(as_push(&skipped)), members, ""));
                             passed_on.pass(event.chat, skipped.sequence);
@@ -140,13 +143,17 @@ impl Route {
                     trace_id = field::Empty,
                     chat.id = %event.chat,
                     message.sequence = sequence.0,
-                    members = members.len(),
+                    member.count = members.len(),
+                    recipient.count = members.len(),
+                    online.count = field::Empty,
                 );
                 let span = trace::begin(span);
                 self.metrics.batch_size.observe(f64::from(u32::try_from(members.len()).unwrap_or(u32::MAX)));
                 let context = event.told(&span);
                 let push = Push::Message(message.clone());
-                on_the_way.push(span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes)));
+                let way = span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes));
+                span.record("online.count", way.online);
+                on_the_way.push(way);
                 passed_on.pass(event.chat, *sequence);
                 self.count(Fate::PassedOn);
                 Ok(on_the_way)
@@ -185,12 +192,14 @@ impl Route {
             push: Some(push),
             ..DeliveryFrame::default()
         };
+        let mut online = 0;
         let each = users.iter().flat_map(|user| {
             let gateways = routes.gateways.get(user).map(Vec::as_slice).unwrap_or_default();
+            online += usize::from(!gateways.is_empty());
             gateways.iter().map(|gateway| (gateway, *user))
         });
         let sent = self.send(&frame, by_gateway(each));
-        OnTheWay { frame, sent }
+        OnTheWay { frame, online, sent }
     }
 
     fn send(&self, frame: &DeliveryFrame, users: BTreeMap<&GatewayId, Vec<UserId>>) -> Vec<Sent> {
@@ -236,7 +245,7 @@ impl Route {
     /// Waits until every frame is answered or its deadline is over. Routes that were not right are looked up once more.
     pub(crate) async fn settle(&self, all: Vec<OnTheWay>) {
         let mut moved = Vec::new();
-        for OnTheWay { frame, sent } in all {
+        for OnTheWay { frame, sent, .. } in all {
             for mut one in sent {
                 match self.heard(&mut one).await {
                     Some(Outcome::Unknown) => moved.push((frame.clone(), one)),
@@ -278,6 +287,16 @@ impl Route {
         let took = self.clock.now().0 - message.created_at;
         if let Ok(millis) = u64::try_from(took) {
             self.metrics.delivery_seconds.observe(Duration::from_millis(millis).as_secs_f64());
+        } else {
+            self.metrics.clock_skew.inc();
+            tracing::debug!(
+                clock_skew_detected = true,
+                chat.id = message.chat_id,
+                message.id = message.message_id,
+                latency_ms = took,
+                "message {} came before it was committed: clocks differ",
+                message.message_id
+            );
         }
     }
 

@@ -42,6 +42,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 15] = [
+        Self::Gone,
+        Self::ServerShutdown,
+        Self::IdleTimeout,
+        Self::RateLimited,
+        Self::ServerBusy,
+        Self::ProtocolError,
+        Self::WrongFrameKind,
+        Self::NotUtf8,
+        Self::FrameTooLarge,
+        Self::DuplicateConnection,
+        Self::TokenExpired,
+        Self::SlowConsumer,
+        Self::SessionRevoked,
+        Self::RevocationUnknown,
+        Self::MaximumAge,
+    ];
+
     /// The close code.
     pub fn code(self) -> u16 {
         match self {

@@ -94,15 +94,15 @@ pub struct Limits {
     #[arg(long, env = "CONNECTION_PER_USER", default_value_t = 5)]
     pub connection_per_user: u32,
 
-    /// Concurrent connections of one client address, on this gateway
+    /// Concurrent connections of one client address, on one gateway
     #[arg(long, env = "CONNECTION_PER_IP", default_value_t = 20)]
     pub connection_per_ip: usize,
 
-    /// Attempts of one client address to connect within a minute
+    /// Attempts of one client address to connect within a minute, on one gateway
     #[arg(long, env = "CONNECTION_ATTEMPTS_PER_IP", default_value_t = 100)]
     pub connection_attempts_per_ip: usize,
 
-    /// New connections of one user within --connection-new-within
+    /// New connections of one user within --connection-new-within, on one gateway
     #[arg(long, env = "CONNECTION_NEW_PER_USER", default_value_t = 5)]
     pub connection_new_per_user: usize,
 
@@ -166,11 +166,11 @@ pub struct Limits {
     #[arg(long, env = "FRAME_REFUSED", default_value_t = 300)]
     pub frame_refused: usize,
 
-    /// Messages a second of one connection, and of one user to one chat
+    /// Messages a second of one connection, and of one user to one chat on one gateway
     #[arg(long, env = "SEND_RATE", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_rate: u32,
 
-    /// Messages of one connection, and of one user to one chat, at once
+    /// Messages of one connection, and of one user to one chat on one gateway, at once
     #[arg(long, env = "SEND_BURST", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_burst: u32,
 
@@ -182,11 +182,11 @@ pub struct Limits {
     #[arg(long, env = "SENDS_GATHER", default_value = "3ms", value_parser = humantime::parse_duration)]
     pub sends_gather: Duration,
 
-    /// Messages a second of one user to all chats; never less than --send-rate, and twice as many at once
+    /// Messages a second of one user to all chats on one gateway; never less than --send-rate, and twice as many at once
     #[arg(long, env = "SEND_PER_USER", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_per_user: u32,
 
-    /// Messages an hour of one user to all chats
+    /// Messages an hour of one user to all chats on one gateway
     #[arg(long, env = "SEND_PER_HOUR", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub send_per_hour: u32,
 

@@ -17,16 +17,52 @@ use domain::{
 };
 use futures_util::{StreamExt as _, stream};
 use proto::messaging::v1::{ErrorDetails, ErrorFrame, ServerFrame, server_frame::Payload};
+use tokio::task::JoinHandle;
 
 use crate::{
     Gateway,
     closing::Reason,
+    metrics,
     outbound::{Encoding, SharedFrame, Taken},
     socket::Line,
 };
 
 /// Registrations that run at once when all have to be repeated.
 const REGISTER_AT_ONCE: usize = 64;
+
+/// The request that something is said about.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Of which type.
+    pub kind: metrics::Received,
+    /// What its answer repeats; empty when there is none.
+    pub request_id: &'a str,
+    /// Of which chat, if of one.
+    pub chat: Option<ChatId>,
+}
+
+impl<'a> Asked<'a> {
+    /// What log lines say; nothing of a request without an id.
+    pub fn named(&self) -> Option<&'a str> {
+        (!self.request_id.is_empty()).then_some(self.request_id)
+    }
+}
+
+/// A log line about a request of a connection (`observability.md` §3).
+macro_rules! about {
+    ($level:ident, $link:expr, $asked:expr, $($rest:tt)+) => {
+        tracing::$level!(
+            gateway.id = %$link.record.gateway,
+            connection.id = %$link.record.id,
+            user.id = %$link.record.user,
+            request.id = $asked.named(),
+            "message.type" = $asked.kind.name(),
+            chat.id = $asked.chat.map(tracing::field::display),
+            $($rest)+
+        )
+    };
+}
+pub(crate) use about;
 
 /// What the rest of the gateway knows of one connection.
 #[derive(Debug)]
@@ -69,8 +105,9 @@ impl Link {
     }
 
     /// Tells a failure: to the request of that id, or to none.
-    pub fn refuse(&self, gateway: &Gateway, request_id: &str, error: &Error, chat: Option<ChatId>) {
-        let mut details = ErrorDetails { chat_id: chat.map(|chat| chat.to_string()), ..ErrorDetails::default() };
+    pub fn refuse(&self, gateway: &Gateway, asked: Asked<'_>, error: &Error) {
+        let chat_id = asked.chat.map(|chat| chat.to_string());
+        let mut details = ErrorDetails { chat_id, ..ErrorDetails::default() };
         for detail in error.details() {
             match detail {
                 Detail::Field(field, ..) => details.field = Some(field.clone().into_owned()),
@@ -80,21 +117,28 @@ impl Link {
             }
         }
         let details = (details != ErrorDetails::default()).then_some(details);
+        self.log(asked, error);
+        let code = platform::wire::codes(error.kind()).frame.to_owned();
+        let message = error.message().to_owned();
+        self.answer(gateway, asked.request_id, Payload::Error(ErrorFrame { code, message, details }));
+    }
+
+    /// Logs a failure. Its message may quote what the client sent, so it stays out of the log unless it is ours.
+    pub fn log(&self, asked: Asked<'_>, error: &Error) {
         let kind = error.kind();
-        // The message may quote what the client sent, so it stays out of the log unless it is ours.
+        let code = platform::wire::codes(kind).frame;
         if kind == ErrorKind::Internal {
-            tracing::warn!(connection.id = %self.record.id, "a request failed: {error}");
+            about!(warn, self, asked, error.code = code, "a request failed: {error}");
         } else if kind == ErrorKind::Unavailable {
-            tracing::debug!(connection.id = %self.record.id, "a request failed: {error}");
+            about!(debug, self, asked, error.code = code, "a request failed: {error}");
         } else {
-            tracing::debug!(connection.id = %self.record.id, "refused a request: {kind:?}");
+            about!(debug, self, asked, error.code = code, "refused a request: {kind:?}");
         }
-        let code = platform::wire::codes(kind).frame.to_owned();
-        self.answer(
-            gateway,
-            request_id,
-            Payload::Error(ErrorFrame { code, message: error.message().to_owned(), details }),
-        );
+    }
+
+    /// Logs a frame of a type that this version does not know.
+    pub fn log_unknown(&self, asked: Asked<'_>, name: &str) {
+        about!(warn, self, asked, "unknown frame type {name:?}");
     }
 
     /// Sends a push.
@@ -246,7 +290,8 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let stop = gateway.process.stop_token();
     let alive = gateway.process.liveness("gateway announces itself", gateway.limits.registry_announce * 12);
-    let mut was_away = false;
+    let (mut was_away, mut is_forgotten) = (false, false);
+    let mut registering: Option<JoinHandle<()>> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -258,8 +303,11 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
                     tracing::info!("the connection registry is back");
                 }
                 was_away = false;
-                if !is_known {
-                    register_all(&gateway).await;
+                is_forgotten |= !is_known;
+                // Beside this loop, which goes on to say that the gateway lives, however long it takes.
+                if is_forgotten && registering.as_ref().is_none_or(JoinHandle::is_finished) {
+                    is_forgotten = false;
+                    registering = Some(gateway.process.spawn_child(register_all(gateway.clone())));
                 }
             }
             Err(error) if !was_away => {
@@ -271,7 +319,7 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
     }
 }
 
-async fn register_all(gateway: &Gateway) {
+async fn register_all(gateway: Arc<Gateway>) {
     let links = gateway.connections.all();
     if links.is_empty() {
         return;
@@ -280,16 +328,16 @@ async fn register_all(gateway: &Gateway) {
         connections = links.len(),
         "the registry had forgotten this gateway: registering its connections again"
     );
-    stream::iter(links)
-        .for_each_concurrent(REGISTER_AT_ONCE, |link| async move { register_again(gateway, &link).await })
-        .await;
+    stream::iter(links).for_each_concurrent(REGISTER_AT_ONCE, async |link| register_again(&gateway, &link).await).await;
 }
 
 /// Registers a connection whose registration had lapsed; its client is to sync.
 pub async fn register_again(gateway: &Gateway, link: &Link) {
-    link.resync.store(true, Ordering::Release);
     let now = gateway.clock.now();
-    match gateway.registry.register(&link.record, now, gateway.registry_ttl()).await {
+    let registered = gateway.registry.register(&link.record, now, gateway.registry_ttl()).await;
+    // Only now: who syncs while the route is not there yet would miss what comes in between.
+    link.resync.store(true, Ordering::Release);
+    match registered {
         // It ended meanwhile, and its deregistration may have come first.
         Ok(_) if link.closing().is_some() => gateway.deregister(link).await,
         Ok(_) => {}

@@ -64,6 +64,7 @@ impl Deliver {
             return answer;
         };
         failpoint::reached("push.before");
+        let kind = name(&push);
         let push = match self.prepare(push) {
             Ok(push) => push,
             Err(error) => {
@@ -75,14 +76,19 @@ impl Deliver {
             }
         };
         let span = tracing::info_span!(
-            parent: None, "gateway.deliver", trace_id = tracing::field::Empty, users = frame.user_ids.len()
+            parent: None,
+            "gateway.deliver",
+            trace_id = tracing::field::Empty,
+            "message.type" = kind,
+            recipient.count = frame.user_ids.len(),
+            connection.count = tracing::field::Empty,
         );
         let span = platform::trace::follow(span, Some(&frame.traceparent));
-        let _entered = span.entered();
+        let span = span.entered();
         let origin = frame.origin_connection.parse().ok();
-        let mut queued = 0_usize;
+        let (mut queued, mut connections) = (0_usize, 0_usize);
         for user_id in frame.user_ids {
-            match self.push(&push, &user_id, origin) {
+            match self.push(&push, &user_id, origin, &mut connections) {
                 Reached::Nobody => answer.unknown_user_ids.push(user_id),
                 Reached::All => queued += 1,
                 Reached::Some => {
@@ -92,6 +98,7 @@ impl Deliver {
                 Reached::Full => answer.full_user_ids.push(user_id),
             }
         }
+        span.record("connection.count", connections);
         let is_full = queued == 0 && !answer.full_user_ids.is_empty();
         answer.set_outcome(if is_full { Outcome::Full } else { Outcome::Delivered });
         answer
@@ -119,7 +126,8 @@ impl Deliver {
         })
     }
 
-    fn push(&self, push: &Prepared, user_id: &str, origin: Option<ConnectionId>) -> Reached {
+    /// Counts the connections for which it waits now.
+    fn push(&self, push: &Prepared, user_id: &str, origin: Option<ConnectionId>, connections: &mut usize) -> Reached {
         let gateway = &*self.gateway;
         let Ok(user) = user_id.parse::<UserId>() else { return Reached::Nobody };
         let (mut took, mut full) = (false, false);
@@ -161,6 +169,7 @@ impl Deliver {
             match taken {
                 Taken::Queued | Taken::Warned(..) => {
                     took = true;
+                    *connections += 1;
                     count(&gateway.metrics.pushes, metrics::Push::Queued);
                 }
                 Taken::Full => {
@@ -177,6 +186,17 @@ impl Deliver {
             (false, true) => Reached::Full,
             (false, false) => Reached::Nobody,
         }
+    }
+}
+
+/// The type of its frame.
+fn name(push: &Push) -> &'static str {
+    match push {
+        Push::Message(_) => "message",
+        Push::ChatCreated(_) => "chat_created",
+        Push::ChatUpdated(_) => "chat_updated",
+        Push::MemberAdded(_) => "member_added",
+        Push::MemberRemoved(_) => "member_removed",
     }
 }
 

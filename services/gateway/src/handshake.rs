@@ -44,7 +44,7 @@ const QUERY_SCOPE: &str = "socket";
 /// Seconds after which a client may try again when something is away, or too many connections are open.
 const RETRY_SECONDS: u32 = 5;
 /// The code of the notice that this version of the protocol ends.
-const DEPRECATED: &str = "VERSION_DEPRECATED";
+pub const DEPRECATED: &str = "VERSION_DEPRECATED";
 
 /// The WebSocket endpoint.
 pub fn router(gateway: Arc<Gateway>) -> Router {

@@ -16,7 +16,7 @@ use crate::{
     Gateway,
     closing::Reason,
     config::Limits,
-    connections::Link,
+    connections::{Asked, Link, about},
     heartbeat::{self, Renewal},
     ingest::Pod,
     limits::{Pace, Rate, Window},
@@ -32,6 +32,8 @@ const HEARTBEATS: (u32, u32) = (2, 10);
 /// Who sent several messages to a chat at once, so lately, is waited for: the answers come one by one to the client, and so
 /// do the next messages from it.
 const LATELY: Duration = Duration::from_secs(1);
+/// Acknowledgements of one chat that wait behind the one that runs: rising ones are one.
+const ACKS_WAITING: usize = 3;
 /// Frames of unknown type within a minute that are logged; a client may send as many as it likes.
 const UNKNOWN_LOGGED: usize = 10;
 
@@ -65,8 +67,8 @@ pub struct Inbound {
     /// When several sends of one chat had their answers, and how many.
     answered: Option<(Instant, usize)>,
     gathering: Option<Gathering>,
-    /// Chats with an acknowledgement that runs, and the one that goes next.
-    acks: HashMap<ChatId, (Acknowledged, Option<Acknowledged>)>,
+    /// Chats with an acknowledgement that runs, and those behind it.
+    acks: HashMap<ChatId, Vec<Acknowledged>>,
     /// Behind the page that is under way.
     pages: VecDeque<PageRequest>,
     is_syncing: bool,
@@ -159,10 +161,16 @@ impl Inbound {
                     self.start_sends(chat, pod);
                 }
             }
-            Done::Acknowledged(chat) => match self.acks.get_mut(&chat).and_then(|(_, next)| next.take()) {
-                Some(next) => self.start_ack(next),
-                None => forget(&mut self.acks, &chat),
-            },
+            Done::Acknowledged(chat) => {
+                let next = self.acks.get_mut(&chat).and_then(|all| {
+                    all.remove(0);
+                    all.first().copied()
+                });
+                match next {
+                    Some(next) => self.run_ack(next),
+                    None => forget(&mut self.acks, &chat),
+                }
+            }
             Done::Synced => {
                 self.count -= 1;
                 self.is_syncing = false;
@@ -178,40 +186,32 @@ impl Inbound {
     /// Takes a request on, or refuses it.
     pub fn take(&mut self, received: Result<Received, Refused>) {
         let now = Instant::now();
-        let kind = match &received {
-            Ok(Received::Send(_)) => metrics::Received::SendMessage,
-            Ok(Received::Ack(_)) => metrics::Received::Ack,
-            Ok(Received::Sync(_)) => metrics::Received::SyncRequest,
-            Ok(Received::Heads(..)) => metrics::Received::SyncHeads,
-            Ok(Received::Heartbeat(..)) => metrics::Received::Heartbeat,
-            Ok(Received::Unknown(_)) => metrics::Received::Unknown,
-            Err(_) => metrics::Received::Invalid,
-        };
+        let kind = received.as_ref().map_or(metrics::Received::Invalid, Received::kind);
         self.gateway.metrics.received(kind);
         match received {
             Err(Refused { request_id, error }) => {
-                self.link.refuse(&self.gateway, &request_id, &error, None);
+                self.link.refuse(&self.gateway, Asked { kind, request_id: &request_id, chat: None }, &error);
                 let is_invalid = matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::BadRequest);
                 if is_invalid && self.invalid.is_reached_by(now) {
                     self.link.close(Reason::ProtocolError);
                 }
             }
-            Ok(Received::Unknown(kind)) => {
+            Ok(Received::Unknown { request_id, name }) => {
                 if !self.unknown.is_reached_by(now) {
-                    tracing::warn!(connection.id = %self.link.record.id, "unknown frame type {kind:?}");
+                    self.link.log_unknown(Asked { kind, request_id: &request_id, chat: None }, &name);
                 }
             }
             Ok(Received::Ack(ack)) => self.take_ack(ack),
             Ok(Received::Send(send)) => self.take_send(send, now),
             Ok(Received::Sync(page)) => {
                 let paced = self.pace.pages.take(now);
-                if self.admits(&page.request_id, paced, Some(page.chat)) {
+                if self.admits(Asked { kind, request_id: &page.request_id, chat: Some(page.chat) }, paced) {
                     if self.is_syncing { self.pages.push_back(page) } else { self.start_sync(page) }
                 }
             }
             Ok(Received::Heads(request_id, chats)) => {
                 let paced = self.pace.heads.take(now);
-                if self.admits(&request_id, paced, None) {
+                if self.admits(Asked { kind, request_id: &request_id, chat: None }, paced) {
                     let (gateway, link) = (self.gateway.clone(), self.link.clone());
                     self.running.push(Box::pin(async move {
                         sync::heads(&gateway, &link, &request_id, &chats).await;
@@ -222,7 +222,7 @@ impl Inbound {
             Ok(Received::Heartbeat(request_id, open)) => {
                 self.last_heartbeat = now;
                 let paced = self.pace.heartbeats.take(now);
-                if self.admits(&request_id, paced, None) {
+                if self.admits(Asked { kind, request_id: &request_id, chat: None }, paced) {
                     let renewal = self.renewal(now);
                     let (gateway, link) = (self.gateway.clone(), self.link.clone());
                     self.running.push(Box::pin(async move {
@@ -243,7 +243,8 @@ impl Inbound {
         if paced.is_err() {
             count(&self.gateway.metrics.sends, metrics::Send::Limited);
         }
-        if self.admits(&send.request_id, paced, Some(send.chat)) {
+        let kind = metrics::Received::SendMessage;
+        if self.admits(Asked { kind, request_id: &send.request_id, chat: Some(send.chat) }, paced) {
             if let Some(waiting) = self.sends.get_mut(&send.chat) {
                 let chat = send.chat;
                 waiting.push_back(send);
@@ -284,18 +285,18 @@ impl Inbound {
 
     /// Refuses what comes while this gateway stops: it is not stored, and may be sent elsewhere.
     pub fn turn_away(&mut self, received: Result<Received, Refused>) {
-        let request_id = match received {
-            Ok(Received::Ack(_) | Received::Heartbeat(..) | Received::Unknown(_)) | Err(_) => {
+        let (kind, request_id) = match &received {
+            Ok(Received::Ack(_) | Received::Heartbeat(..) | Received::Unknown { .. }) | Err(_) => {
                 return self.take(received);
             }
-            Ok(received) => received.request_id().to_owned(),
+            Ok(asked) => (asked.kind(), asked.request_id()),
         };
         let error = Error::new(ErrorKind::ServerBusy, "this gateway is being replaced");
-        self.link.refuse(&self.gateway, &request_id, &error, None);
+        self.link.refuse(&self.gateway, Asked { kind, request_id, chat: None }, &error);
     }
 
     /// Counts a request in, or refuses it: for its pace, or because too many are under way.
-    fn admits(&mut self, request_id: &str, paced: Result<(), Error>, chat: Option<ChatId>) -> bool {
+    fn admits(&mut self, asked: Asked<'_>, paced: Result<(), Error>) -> bool {
         let has_room = paced.and_then(|()| {
             if self.count < self.gateway.limits.inbound_requests {
                 return Ok(());
@@ -305,13 +306,13 @@ impl Inbound {
         });
         match has_room {
             Ok(()) => self.count += 1,
-            Err(ref error) => self.refuse(request_id, error, chat),
+            Err(ref error) => self.refuse(asked, error),
         }
         has_room.is_ok()
     }
 
-    fn refuse(&mut self, request_id: &str, error: &Error, chat: Option<ChatId>) {
-        self.link.refuse(&self.gateway, request_id, error, chat);
+    fn refuse(&mut self, asked: Asked<'_>, error: &Error) {
+        self.link.refuse(&self.gateway, asked, error);
         if self.refused.is_reached_by(Instant::now()) {
             let is_busy = error.kind() == ErrorKind::ServerBusy;
             self.link.close(if is_busy { Reason::ServerBusy } else { Reason::RateLimited });
@@ -321,14 +322,11 @@ impl Inbound {
     fn take_ack(&mut self, ack: Acknowledged) {
         let has_room = self.acks.len() < self.gateway.limits.inbound_requests;
         match self.acks.get_mut(&ack.chat) {
-            // Cumulative: of those that wait, the highest says it all.
-            Some((running, next)) => {
-                let all = next.unwrap_or(*running).and(ack);
-                if all != next.unwrap_or(*running) {
-                    *next = Some(all);
-                }
+            Some(all) => put_behind(all, ack),
+            None if has_room => {
+                self.acks.insert(ack.chat, vec![ack]);
+                self.run_ack(ack);
             }
-            None if has_room => self.start_ack(ack),
             None => drop(self.gateway.metrics.lost_acks.inc()),
         }
     }
@@ -372,8 +370,7 @@ impl Inbound {
         }));
     }
 
-    fn start_ack(&mut self, ack: Acknowledged) {
-        self.acks.insert(ack.chat, (ack, None));
+    fn run_ack(&mut self, ack: Acknowledged) {
         let (gateway, link) = (self.gateway.clone(), self.link.clone());
         self.running.push(Box::pin(async move {
             acknowledge(&gateway, &link, ack).await;
@@ -394,13 +391,26 @@ impl Inbound {
 impl Drop for Inbound {
     /// A client acknowledges what it has and goes: that is taken to ingest after it has gone.
     fn drop(&mut self) {
-        for (running, next) in std::mem::take(&mut self.acks).into_values() {
+        for all in std::mem::take(&mut self.acks).into_values() {
             let (gateway, link) = (self.gateway.clone(), self.link.clone());
             let process = gateway.process.clone();
             drop(process.spawn_child(async move {
-                acknowledge(&gateway, &link, next.unwrap_or(running)).await;
+                for ack in all {
+                    acknowledge(&gateway, &link, ack).await;
+                }
             }));
         }
+    }
+}
+
+/// Puts an acknowledgement behind the first, which runs, and those that wait.
+fn put_behind(all: &mut Vec<Acknowledged>, ack: Acknowledged) {
+    let is_full = all.len() > ACKS_WAITING;
+    match all.split_first_mut() {
+        Some((running, [])) if *running == ack => {}
+        // Cumulative: the higher one says it all. A lower one is kept behind a higher one, which may be refused as a fault.
+        Some((_, [.., last])) if is_full || last.and(ack) == ack => *last = last.and(ack),
+        _ => all.push(ack),
     }
 }
 
@@ -414,7 +424,9 @@ async fn acknowledge(gateway: &Gateway, link: &Link, ack: Acknowledged) {
     if let Err(error) = gateway.ingest.acknowledge(ack.chat, request).await {
         // Silent for the client, which repeats it with its next one (websocket-protocol §5.6).
         gateway.metrics.lost_acks.inc();
-        tracing::debug!(connection.id = %link.record.id, chat.id = %ack.chat, "an ack was not taken: {error}");
+        let asked = Asked { kind: metrics::Received::Ack, request_id: "", chat: Some(ack.chat) };
+        let code = platform::wire::codes(error.kind()).frame;
+        about!(debug, link, asked, error.code = code, "an ack was not taken: {error}");
     }
 }
 
@@ -423,5 +435,37 @@ fn forget<V>(chats: &mut HashMap<ChatId, V>, chat: &ChatId) {
     chats.remove(chat);
     if chats.is_empty() {
         *chats = HashMap::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Ids as _, message::Sequence};
+    use platform::clock::SystemIds;
+
+    use super::*;
+
+    #[test]
+    fn rising_acknowledgements_are_one_and_a_lower_one_is_not_lost_behind_a_faulty_one() {
+        let chat = ChatId(SystemIds.ulid());
+        let ack = |delivered, read: Option<u64>| Acknowledged {
+            chat,
+            delivered: Sequence(delivered),
+            read: read.map(Sequence),
+        };
+        let waiting = |acks: &[Acknowledged]| {
+            let mut all = vec![acks[0]];
+            for ack in &acks[1..] {
+                put_behind(&mut all, *ack);
+            }
+            all[1..].to_vec()
+        };
+        assert_eq!(waiting(&[ack(1, None), ack(1, None)]), []);
+        assert_eq!(waiting(&[ack(1, None), ack(2, None), ack(3, Some(1)), ack(9, Some(9))]), [ack(9, Some(9))]);
+        assert_eq!(waiting(&[ack(1_000_000, None), ack(2, None)]), [ack(2, None)]);
+        assert_eq!(waiting(&[ack(1, None), ack(1_000_000, None), ack(2, None)]), [ack(1_000_000, None), ack(2, None)]);
+        assert_eq!(waiting(&[ack(1, None), ack(10, None), ack(5, Some(5))]), [ack(10, None), ack(5, Some(5))]);
+        let falling: Vec<_> = (0..9).rev().map(|place| ack(place, None)).collect();
+        assert_eq!(waiting(&falling), [ack(7, None), ack(6, None), ack(5, None)], "so many are kept");
     }
 }

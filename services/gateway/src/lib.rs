@@ -35,7 +35,7 @@ use crate::{
     config::Limits,
     connections::{Connections, Link},
     ingest::Ingest,
-    limits::{Buckets, Windows},
+    limits::{Buckets, Tallies, Windows},
     metrics::Metrics,
 };
 
@@ -64,7 +64,7 @@ pub struct Gateway {
     /// How often a user may send at all.
     pub senders: Buckets<UserId>,
     /// The same over an hour.
-    pub hourly: Buckets<UserId>,
+    pub hourly: Tallies<UserId>,
     /// How often a user may connect.
     pub newcomers: Windows<UserId>,
     /// Settings.

@@ -190,6 +190,80 @@ impl<K: Eq + Hash> Windows<K> {
     }
 }
 
+/// Events of one key in a span of time and in the one before it.
+#[derive(Clone, Copy, Debug)]
+struct Tally {
+    since: Instant,
+    before: u32,
+    now: u32,
+}
+
+impl Tally {
+    /// Comes to the span in which `now` is, and returns which part of it is over.
+    fn turn(&mut self, now: Instant, within: Duration) -> f64 {
+        let gone = now.saturating_duration_since(self.since);
+        if gone >= within * 2 {
+            *self = Self { since: now, before: 0, now: 0 };
+        } else if gone >= within {
+            *self = Self { since: self.since + within, before: self.now, now: 0 };
+        }
+        let gone = now.saturating_duration_since(self.since);
+        gone.as_secs_f64() / within.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Counts an event unless there were `limit` already; then says how long to wait.
+    fn admit(&mut self, now: Instant, within: Duration, limit: u32) -> Result<(), Duration> {
+        let gone = self.turn(now, within);
+        // With one more, there must not be more than the limit.
+        let most = f64::from(limit) - 1.0;
+        let (before, current) = (f64::from(self.before), f64::from(self.now));
+        if before * (1.0 - gone) + current <= most {
+            self.now += 1;
+            return Ok(());
+        }
+        // In this span, or, when it alone has all there may be, in the next one.
+        let part = if current <= most { 1.0 - (most - current) / before } else { 2.0 - most / current };
+        Err(within.mul_f64((part - gone).max(0.0)))
+    }
+
+    fn is_over(&self, now: Instant, within: Duration) -> bool {
+        now.saturating_duration_since(self.since) >= within * 2
+    }
+}
+
+/// Sliding windows, one a key, which take the same memory however many events there are: the events of the span before
+/// count as much as that span still reaches into the window, as if they had come evenly.
+#[derive(Debug)]
+pub struct Tallies<K> {
+    limit: u32,
+    within: Duration,
+    refusal: &'static str,
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, Tally>, usize)>,
+}
+
+impl<K: Eq + Hash> Tallies<K> {
+    /// At most `limit` events of a key `within` that time; `refusal` is what a client is told above it.
+    pub fn new(limit: u32, within: Duration, refusal: &'static str) -> Self {
+        Self { limit, within, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    }
+
+    /// Counts an event.
+    ///
+    /// # Errors
+    /// `RateLimited` with the seconds until there is room again.
+    pub fn take(&self, key: K, now: Instant) -> Result<(), Error> {
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tallies, sweep_at) = &mut *guard;
+        if tallies.len() >= *sweep_at {
+            tallies.retain(|_, tally| !tally.is_over(now, self.within));
+            *sweep_at = (tallies.len() * 2).max(SWEEP_FROM);
+        }
+        let tally = tallies.entry(key).or_insert(Tally { since: now, before: 0, now: 0 });
+        tally.admit(now, self.within, self.limit).map_err(|wait| limited(self.refusal, wait))
+    }
+}
+
 /// `RateLimited`, with whole seconds to wait, at least one.
 pub fn limited(message: &'static str, wait: Duration) -> Error {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -237,6 +311,51 @@ mod tests {
         }
         assert!(buckets.take(SWEEP_FROM, start + Duration::from_mins(1)).is_ok());
         assert_eq!(buckets.by_key.lock().expect("whole").0.len(), 1);
+    }
+
+    #[test]
+    fn a_tally_slides_from_one_hour_into_the_next() {
+        let tallies = Tallies::new(1000, Duration::from_hours(1), "too many");
+        let start = Instant::now();
+        let taken = |minutes: u64, tries: u32| {
+            let now = start + Duration::from_mins(minutes);
+            (0..tries).filter(|_| tallies.take("a", now).is_ok()).count()
+        };
+        // Whoever never stops has a thousand in the first hour, at once if they like, …
+        assert_eq!((taken(0, 600), taken(30, 600), taken(59, 600)), (600, 400, 0));
+        // … and a thousand in the next, as the first one slides out of the window.
+        let next: usize = (60..120).map(|minute| taken(minute, 600)).sum();
+        assert!((950..=1000).contains(&next), "{next}");
+        assert!(tallies.take("b", start).is_ok(), "keys don't share");
+        assert_eq!(taken(300, 2000), 1000, "nothing is left of it after two hours");
+    }
+
+    #[test]
+    fn a_tally_says_when_there_is_room_again() {
+        let tallies = Tallies::new(4, Duration::from_secs(100), "too many");
+        let start = Instant::now();
+        let at = |seconds| tallies.take("a", start + Duration::from_secs(seconds));
+        let wait = |seconds| at(seconds).expect_err("full").retry_after_seconds();
+        for _ in 0..4 {
+            assert!(at(0).is_ok());
+        }
+        // All four are of the first span: a quarter of the next must be over.
+        assert_eq!((wait(0), wait(90)), (Some(125), Some(35)));
+        assert_eq!(wait(110), Some(15));
+        assert!(at(125).is_ok());
+        assert_eq!(wait(125), Some(25));
+        assert!(at(150).is_ok());
+    }
+
+    #[test]
+    fn tallies_of_who_has_gone_are_forgotten() {
+        let tallies = Tallies::new(1, Duration::from_secs(1), "too many");
+        let start = Instant::now();
+        for key in 0..SWEEP_FROM {
+            assert!(tallies.take(key, start).is_ok());
+        }
+        assert!(tallies.take(SWEEP_FROM, start + Duration::from_secs(2)).is_ok());
+        assert_eq!(tallies.by_key.lock().expect("whole").0.len(), 1);
     }
 
     #[test]

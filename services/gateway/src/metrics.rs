@@ -50,6 +50,21 @@ pub enum Received {
     Invalid,
 }
 
+impl Received {
+    /// Its type, as frames and log lines name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SendMessage => "send_message",
+            Self::Ack => "ack",
+            Self::SyncRequest => "sync_request",
+            Self::SyncHeads => "sync_heads",
+            Self::Heartbeat => "heartbeat",
+            Self::Unknown => "unknown",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// What kind of frame went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Sent {

@@ -12,11 +12,14 @@ use domain::{
     limits,
     message::{Content, Sequence},
 };
-use platform::{failpoint, trace};
+use platform::{
+    failpoint,
+    trace::{self, Claim, Outside},
+};
 use proto::{
     frames::{self, Unread},
     messaging::v1::{
-        Ack, ChatCursor, ClientFrame, PersistMessageRequest, PersistMessageResponse, SendMessageAck,
+        Ack, ChatCursor, ClientFrame, PersistMessageRequest, PersistMessageResponse, SendMessageAck, TraceContext,
         client_frame::Payload as Request, server_frame::Payload,
     },
 };
@@ -25,7 +28,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     Gateway,
-    connections::Link,
+    connections::{Asked, Link},
     ingest::Pod,
     metrics::{self, count},
     outbound::Encoding,
@@ -48,17 +51,34 @@ pub enum Received {
     /// I am here, with these chats open.
     Heartbeat(String, Vec<Cursor>),
     /// A type that this version does not know: nothing is answered.
-    Unknown(String),
+    Unknown {
+        /// Of the frame, for the log.
+        request_id: String,
+        /// What the frame calls it.
+        name: String,
+    },
 }
 
 impl Received {
+    /// Its type.
+    pub fn kind(&self) -> metrics::Received {
+        match self {
+            Self::Send(_) => metrics::Received::SendMessage,
+            Self::Ack(_) => metrics::Received::Ack,
+            Self::Sync(_) => metrics::Received::SyncRequest,
+            Self::Heads(..) => metrics::Received::SyncHeads,
+            Self::Heartbeat(..) => metrics::Received::Heartbeat,
+            Self::Unknown { .. } => metrics::Received::Unknown,
+        }
+    }
+
     /// What an answer repeats; empty when there is none.
     pub fn request_id(&self) -> &str {
         match self {
             Self::Send(send) => &send.request_id,
             Self::Sync(page) => &page.request_id,
             Self::Heads(request_id, _) | Self::Heartbeat(request_id, _) => request_id,
-            Self::Ack(_) | Self::Unknown(_) => "",
+            Self::Ack(_) | Self::Unknown { .. } => "",
         }
     }
 }
@@ -76,6 +96,8 @@ pub struct Outgoing {
     pub client_text: String,
     /// Its text.
     pub content: Content,
+    /// Where the client's own trace has come.
+    pub outside: Option<Outside>,
     /// When its frame came.
     pub at: Instant,
 }
@@ -139,24 +161,37 @@ pub fn read(encoding: Encoding, message: &Message) -> Option<Result<Received, Re
     };
     Some(match frame {
         Ok(frame) => check(frame),
-        Err(Unread::UnknownType(kind)) => Ok(Received::Unknown(kind)),
-        Err(Unread::Malformed { request_id, reason }) => {
-            let reason: String = reason.chars().take(REASON_CHARS).collect();
-            Err(unread(request_id, Error::new(ErrorKind::InvalidArgument, reason)))
+        Err(Unread::UnknownType { request_id, name }) => {
+            Ok(Received::Unknown { request_id: harmless(request_id), name })
         }
-        Err(Unread::NotUtf8 { request_id }) => {
-            Err(unread(request_id, Error::new(ErrorKind::InvalidEncoding, "a text is not UTF-8")))
+        Err(Unread::Malformed { request_id, field, reason }) => {
+            let reason: String = reason.chars().take(REASON_CHARS).collect();
+            Err(unread(request_id, field, Error::new(ErrorKind::InvalidArgument, reason)))
+        }
+        Err(Unread::NotUtf8 { request_id, field }) => {
+            Err(unread(request_id, field, Error::new(ErrorKind::InvalidEncoding, "a text is not UTF-8")))
         }
     })
 }
 
-fn unread(request_id: Option<String>, error: Error) -> Refused {
-    Refused { request_id: request_id.filter(|id| is_request_id(id)).unwrap_or_default(), error }
+fn unread(request_id: Option<String>, field: Option<String>, error: Error) -> Refused {
+    let error = match field {
+        Some(field) => error.in_field(field, "INVALID"),
+        None => error,
+    };
+    Refused { request_id: harmless(request_id), error }
+}
+
+/// An id that may be repeated, or none.
+fn harmless(request_id: Option<String>) -> String {
+    request_id.filter(|id| is_request_id(id)).unwrap_or_default()
 }
 
 fn check(frame: ClientFrame) -> Result<Received, Refused> {
-    let ClientFrame { request_id, payload } = frame;
-    let Some(payload) = payload else { return Ok(Received::Unknown(String::new())) };
+    let ClientFrame { request_id, trace_context, payload } = frame;
+    let Some(payload) = payload else {
+        return Ok(Received::Unknown { request_id: harmless(Some(request_id)), name: String::new() });
+    };
     if let Request::Ack(ack) = payload {
         // One-way: an error about it answers nothing.
         return acknowledged(&ack).map_err(|error| Refused { request_id: String::new(), error });
@@ -168,7 +203,7 @@ fn check(frame: ClientFrame) -> Result<Received, Refused> {
     }
     let id = request_id.clone();
     match payload {
-        Request::SendMessage(send) => outgoing(id, &send),
+        Request::SendMessage(send) => outgoing(id, &send, trace_context.as_ref()),
         Request::SyncRequest(sync) => page_request(id, &sync),
         Request::SyncHeads(heads) => {
             cursors("chats", &heads.chats, limits::HEADS_CHATS).map(|chats| Received::Heads(id, chats))
@@ -181,14 +216,20 @@ fn check(frame: ClientFrame) -> Result<Received, Refused> {
     .map_err(|error| Refused { request_id, error })
 }
 
-fn outgoing(request_id: String, send: &proto::messaging::v1::SendMessage) -> Result<Received, Error> {
+fn outgoing(
+    request_id: String,
+    send: &proto::messaging::v1::SendMessage,
+    trace_context: Option<&TraceContext>,
+) -> Result<Received, Error> {
     let client_id = send.client_message_id.parse();
     let client_id =
         client_id.map_err(|_| Error::field("client_message_id", "INVALID", "client_message_id must be a UUID"))?;
     let chat = chat(&send.chat_id)?;
     let content = Content::new(&send.content_type, &send.content)?;
     let client_text = send.client_message_id.clone();
-    Ok(Received::Send(Outgoing { request_id, chat, client_id, client_text, content, at: Instant::now() }))
+    let claim = trace_context.map(|context| Claim { trace_id: &context.trace_id, span_id: &context.span_id });
+    let outside = claim.and_then(Outside::new);
+    Ok(Received::Send(Outgoing { request_id, chat, client_id, client_text, content, outside, at: Instant::now() }))
 }
 
 fn acknowledged(ack: &Ack) -> Result<Received, Error> {
@@ -273,15 +314,17 @@ pub async fn send(gateway: Arc<Gateway>, link: Arc<Link>, sends: Vec<Outgoing>, 
 
 /// The first hop of a message.
 fn hop(link: &Link, send: &Outgoing) -> Span {
-    trace::begin(tracing::info_span!(
+    let span = tracing::info_span!(
         parent: None,
         "gateway.receive",
         trace_id = tracing::field::Empty,
+        "message.type" = metrics::Received::SendMessage.name(),
         chat.id = %send.chat,
         connection.id = %link.record.id,
         user.id = %link.record.user,
         request.id = send.request_id,
-    ))
+    );
+    trace::begin_in(span, send.outside.as_ref())
 }
 
 fn request(link: &Link, send: &Outgoing) -> PersistMessageRequest {
@@ -312,7 +355,10 @@ fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<Persis
             link.answer(gateway, &send.request_id, Payload::SendMessageAck(ack));
             gateway.metrics.send_latency.observe(send.at.elapsed().as_secs_f64());
         }
-        Err(error) => link.refuse(gateway, &send.request_id, &error, Some(send.chat)),
+        Err(error) => {
+            let (kind, chat) = (metrics::Received::SendMessage, Some(send.chat));
+            link.refuse(gateway, Asked { kind, request_id: &send.request_id, chat }, &error);
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use proto::messaging::v1::{
 
 use crate::{
     Gateway,
-    connections::Link,
+    connections::{Asked, Link},
+    metrics,
     outbound::Encoding,
     receive::{Cursor, PageRequest},
 };
@@ -36,7 +37,10 @@ pub async fn page(gateway: &Gateway, link: &Link, page: PageRequest) {
                 ServerFrame { request_id: page.request_id, timestamp: gateway.clock.now().0, payload: Some(payload) };
             link.line.outbound.page(link.encoding.encode(&frame)).await;
         }
-        Err(error) => link.refuse(gateway, &page.request_id, &error, Some(page.chat)),
+        Err(error) => {
+            let (kind, chat) = (metrics::Received::SyncRequest, Some(page.chat));
+            link.refuse(gateway, Asked { kind, request_id: &page.request_id, chat }, &error);
+        }
     }
 }
 
@@ -82,7 +86,9 @@ fn length(item: &SyncItem, encoding: Encoding) -> usize {
 pub async fn heads(gateway: &Gateway, link: &Link, request_id: &str, chats: &[Cursor]) {
     match ask_heads(gateway, link, chats).await {
         Ok(response) => link.answer(gateway, request_id, Payload::SyncHeadsResponse(response)),
-        Err(error) => link.refuse(gateway, request_id, &error, None),
+        Err(error) => {
+            link.refuse(gateway, Asked { kind: metrics::Received::SyncHeads, request_id, chat: None }, &error);
+        }
     }
 }
 

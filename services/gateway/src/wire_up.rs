@@ -19,7 +19,7 @@ use crate::{
     deliver::Deliver,
     handshake,
     ingest::Ingest,
-    limits::{Buckets, Rate, Windows},
+    limits::{Buckets, Rate, Tallies, Windows},
     metrics::Metrics,
     replace::Replace,
 };
@@ -83,8 +83,9 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
         token: token.clone(),
         sends: Buckets::new(Rate::new(limits.send_rate, limits.send_burst), "too many messages to this chat"),
         senders: Buckets::new(Rate::new(per_user, per_user.saturating_mul(2)), "too many messages of this user"),
-        hourly: Buckets::new(
-            Rate::within(limits.send_per_hour, Duration::from_hours(1), limits.send_per_hour),
+        hourly: Tallies::new(
+            limits.send_per_hour,
+            Duration::from_hours(1),
             "too many messages of this user in an hour",
         ),
         newcomers: Windows::new(

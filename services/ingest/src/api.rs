@@ -48,7 +48,7 @@ impl Ingest for Api {
             .map(str::to_owned);
         let within = self.begin(request.metadata())?;
         let request = PersistMessageRequest { traceparent: traceparent.unwrap_or_default(), ..request.into_inner() };
-        self.persist_one(&request, within).await.map(Response::new).map_err(refuse)
+        self.persist_one(&request, within).await.map(Response::new)
     }
 
     async fn persist_messages(
@@ -59,12 +59,12 @@ impl Ingest for Api {
         let messages = request.into_inner().messages;
         if !(1..=CALL_MESSAGES).contains(&messages.len()) {
             let message = format!("a call has 1 to {CALL_MESSAGES} messages");
-            return Err(refuse(Error::field("messages", "INVALID", message)));
+            return Err(Call::of("persist").refuse(Error::field("messages", "INVALID", message)));
         }
         // Each is asked for before any is waited for, in their order: so they are stored.
         let all = messages.iter().map(|message| self.persist_one(message, within));
         let outcomes = join_all(all).await.into_iter().map(|result| {
-            let outcome = match result.map_err(refuse) {
+            let outcome = match result {
                 Ok(stored) => persist_outcome::Outcome::Stored(stored),
                 Err(status) => persist_outcome::Outcome::Refused(Refusal {
                     code: status.code().into(),
@@ -82,6 +82,8 @@ impl Ingest for Api {
         request: Request<SyncMessagesRequest>,
     ) -> Result<Response<SyncMessagesResponse>, Status> {
         let request = request.into_inner();
+        let call = Call { chat_id: Some(&request.chat_id), user_id: Some(&request.user_id), ..Call::of("sync") };
+        let refuse = |error| call.refuse(error);
         let (chat, user) = chat_and_user(&request.chat_id, &request.user_id).map_err(refuse)?;
         let after = Sequence(request.after_sequence);
         let page = self.sync.page(chat, user, after, request.limit).await.map_err(refuse)?;
@@ -91,6 +93,8 @@ impl Ingest for Api {
 
     async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsResponse>, Status> {
         let request = request.into_inner();
+        let call = Call { user_id: Some(&request.user_id), ..Call::of("heads") };
+        let refuse = |error| call.refuse(error);
         let user = field("user_id", &request.user_id).map_err(refuse)?;
         let chats: Result<Vec<ChatId>, Error> = request.chat_ids.iter().map(|chat| field("chat_ids", chat)).collect();
         let chats = chats.map_err(refuse)?;
@@ -110,6 +114,8 @@ impl Ingest for Api {
         request: Request<AckDeliveryRequest>,
     ) -> Result<Response<AckDeliveryResponse>, Status> {
         let request = request.into_inner();
+        let call = Call { chat_id: Some(&request.chat_id), user_id: Some(&request.user_id), ..Call::of("ack") };
+        let refuse = |error| call.refuse(error);
         let (chat, user) = chat_and_user(&request.chat_id, &request.user_id).map_err(refuse)?;
         let (acked, read) = (Sequence(request.last_acked_sequence), request.last_read_sequence.map(Sequence));
         let stored = self.acknowledge.acknowledge(chat, user, acked, read).await.map_err(refuse)?;
@@ -131,19 +137,28 @@ impl Api {
         &self,
         request: &PersistMessageRequest,
         within: Duration,
-    ) -> Result<PersistMessageResponse, Error> {
-        let draft = read_draft(request)?;
+    ) -> Result<PersistMessageResponse, Status> {
         let span = tracing::info_span!(
             parent: None,
             "durability.persist",
             trace_id = tracing::field::Empty,
-            chat.id = %draft.chat,
-            client_message.id = %draft.client_id,
+            chat.id = request.chat_id,
+            client_message.id = request.client_message_id,
         );
         let told = Some(request.traceparent.as_str()).filter(|context| !context.is_empty());
         let span = trace::follow(span, told);
         let traceparent = trace::carry(&span).or_else(|| told.map(str::to_owned));
-        let stored = self.persist.persist(draft, traceparent, within).instrument(span).await?;
+        let (chat_id, user_id) = (Some(request.chat_id.as_str()), Some(request.sender_id.as_str()));
+        let call = Call { chat_id, user_id, ..Call::of("persist") };
+        let storing = async {
+            let stored = match read_draft(request) {
+                Ok(draft) => self.persist.persist(draft, traceparent, within).await,
+                Err(error) => Err(error),
+            };
+            // In the hop, so that the line has its ids.
+            stored.map_err(|error| call.refuse(error))
+        };
+        let stored = storing.instrument(span).await?;
         Ok(PersistMessageResponse {
             message_id: stored.original.id.to_string(),
             sequence: stored.original.sequence.0,
@@ -188,15 +203,41 @@ fn item(message: &StoredMessage, reader: UserId) -> SyncItem {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the end of the error")]
-fn refuse(error: Error) -> Status {
-    let kind = error.kind();
-    if kind == ErrorKind::Internal {
-        tracing::error!("a request failed: {error}");
-    } else if kind == ErrorKind::Unavailable {
-        tracing::warn!("a request failed: {error}");
-    } else {
-        tracing::debug!("a request was refused: {error}");
+/// What log lines say of a call.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    operation: &'static str,
+    chat_id: Option<&'a str>,
+    user_id: Option<&'a str>,
+}
+
+impl Call<'_> {
+    /// A call about no chat and no user.
+    fn of(operation: &'static str) -> Self {
+        Self { operation, chat_id: None, user_id: None }
     }
-    platform::wire::to_status(&error)
+
+    #[expect(clippy::needless_pass_by_value, reason = "it is the end of the error")]
+    fn refuse(self, error: Error) -> Status {
+        macro_rules! line {
+            ($level:ident, $($message:tt)+) => {
+                tracing::$level!(
+                    operation = self.operation,
+                    chat.id = self.chat_id,
+                    user.id = self.user_id,
+                    error.code = platform::wire::codes(error.kind()).frame,
+                    $($message)+
+                )
+            };
+        }
+        let kind = error.kind();
+        if kind == ErrorKind::Internal {
+            line!(error, "a request failed: {error}");
+        } else if kind == ErrorKind::Unavailable {
+            line!(warn, "a request failed: {error}");
+        } else {
+            line!(debug, "a request was refused: {error}");
+        }
+        platform::wire::to_status(&error)
+    }
 }

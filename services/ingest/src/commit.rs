@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     Limits,
@@ -226,14 +226,24 @@ impl Committer {
                 group.pending = pending;
                 Next::Committed
             }
-            Commit::Cancelled(reasons) => self.judge(memory, &attempt.batch, &reasons, pending, callers).await,
+            Commit::Cancelled(reasons) => {
+                let judging = self.judge(memory, &attempt.batch, &reasons, pending, callers);
+                judging.instrument(attempt.span.clone()).await
+            }
             Commit::NotNow(error) => {
-                tracing::debug!(chat.id = %chat, "the store takes no batch of chat {chat} now: {error}");
+                attempt.span.in_scope(|| {
+                    tracing::debug!(chat.id = %chat, "the store takes no batch of chat {chat} now: {error}");
+                });
                 let is_busy = error.kind() == ErrorKind::ServerBusy;
                 Next::Later(pending, if is_busy { Refusal::Busy } else { Refusal::Unavailable })
             }
             Commit::Invalid(error) => {
-                tracing::error!(chat.id = %chat, "the store finds a batch of chat {chat} invalid: {error}");
+                attempt.span.in_scope(|| {
+                    let code = platform::wire::codes(error.kind()).frame;
+                    tracing::error!(
+                        chat.id = %chat, error.code = code, "the store finds a batch of chat {chat} invalid: {error}"
+                    );
+                });
                 Next::Split(pending)
             }
             // Only when the process waits no longer.

@@ -97,7 +97,7 @@ impl Tenure {
         let mut attempt = 0;
         loop {
             let (asked, now) = (Instant::now(), self.clock.now());
-            let expires_at = now + self.limits.lease_ttl;
+            let expires_at = self.expires_at(now);
             let lease = Lease { incarnation, expires_at, oldest_slot: self.slots.oldest(now), claim: None };
             match self.bounded(self.incarnations.open(&lease)).await {
                 Ok(()) => {
@@ -120,13 +120,21 @@ impl Tenure {
         }
     }
 
+    /// What a lease says of its end. By it whoever takes over knows the newest slot, and that it is renewed: so it covers
+    /// every slot, and rises also while the clock stands behind them.
+    fn expires_at(&self, now: Millis) -> Millis {
+        let covers_all = self.slots.no_earlier(now) + self.limits.lease_ttl;
+        let held = *self.held();
+        held.map_or(covers_all, |held| covers_all.max(Millis(held.expires_at.0 + 1)))
+    }
+
     async fn renew_until_lost(&self, incarnation: Incarnation, gate: &Gate, alive: &Liveness) {
         let mut failures = 0_u32;
         loop {
             sleep(self.limits.lease_renewal).await;
             alive.beat();
             let (asked, now) = (Instant::now(), self.clock.now());
-            let expires_at = now + self.limits.lease_ttl;
+            let expires_at = self.expires_at(now);
             failpoint::reached("lease.renew");
             let renewal = self.incarnations.renew(incarnation, expires_at, self.slots.oldest(now));
             match self.bounded(renewal).await {

@@ -23,6 +23,7 @@ use domain::{
     publisher::Slot,
 };
 use platform::{Process, failpoint, retry::Backoff, trace};
+use proto::topics::Topic;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
@@ -286,6 +287,8 @@ impl Publish {
             parent: None,
             "durability.publish",
             trace_id = tracing::field::Empty,
+            // Which partition, the producer decides: the next hop says it.
+            messaging.destination.name = Topic::MessagesPersisted.name(),
             chat.id = %message.chat,
             message.sequence = message.sequence.0,
         );

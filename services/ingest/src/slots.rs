@@ -50,6 +50,11 @@ impl Slots {
         })
     }
 
+    /// The moment, but never before a slot that was given out: what a lease says of its end covers all its slots.
+    pub fn no_earlier(&self, now: Millis) -> Millis {
+        self.with(|inner| now.max(inner.advance(now).begin()))
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -93,5 +98,6 @@ mod tests {
         assert_eq!(slots.hold(at(3)).slot(), Slot(8), "the clock stepped back");
         drop(third);
         assert_eq!(slots.oldest(at(3)), Slot(8));
+        assert_eq!((slots.no_earlier(at(3)), slots.no_earlier(Millis(at(9).0 + 7))), (at(8), Millis(at(9).0 + 7)));
     }
 }

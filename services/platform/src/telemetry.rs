@@ -1,5 +1,6 @@
 //! Log lines and traces.
 
+mod json;
 mod sampling;
 
 use std::{io::IsTerminal as _, time::Duration};
@@ -14,7 +15,9 @@ use opentelemetry_sdk::{
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{LevelFilter, filter_fn},
+    fmt,
     layer::SubscriberExt as _,
+    registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 
@@ -51,11 +54,13 @@ impl Traces {
 /// When `--log` is not a filter, `--otlp-endpoint` is not an address, or logging runs already.
 pub fn start(service: &'static str, config: &Config) -> anyhow::Result<Traces> {
     let filter = EnvFilter::try_new(&config.log).with_context(|| format!("--log {:?} is not a filter", config.log))?;
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match config.log_format {
-        LogFormat::Text => lines.with_target(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
+        LogFormat::Json => json_lines(service).with_writer(std::io::stderr).boxed(),
     };
     let provider = provider(service, config)?;
     let hops = tracing_opentelemetry::layer()
@@ -63,11 +68,22 @@ pub fn start(service: &'static str, config: &Config) -> anyhow::Result<Traces> {
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
-        .with_filter(filter_fn(|span| span.is_span() && span.fields().field(HOP).is_some()))
+        .with_filter(filter_fn(is_hop))
         .with_filter(LevelFilter::INFO);
     let started = tracing_subscriber::registry().with(hops).with(lines.with_filter(filter)).try_init();
     started.map_err(|error| anyhow::anyhow!("failed to start logging: {error}"))?;
     Ok(Traces(config.otlp_endpoint.is_some().then_some(provider)))
+}
+
+fn is_hop(span: &tracing::Metadata<'_>) -> bool {
+    span.is_span() && span.fields().field(HOP).is_some()
+}
+
+fn json_lines<S>(service: &str) -> fmt::Layer<S, json::Spans, json::Lines>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    fmt::layer().fmt_fields(json::Spans).event_format(json::Lines::of(service))
 }
 
 /// Without a collector trace ids are made and passed on all the same: they are in the log lines of every hop.
@@ -84,6 +100,7 @@ fn provider(service: &'static str, config: &Config) -> anyhow::Result<SdkTracerP
         .build()
         .with_context(|| format!("--otlp-endpoint {endpoint}"))?;
     let roots = Adaptive::new(config.traces_per_minute);
-    let sampler = Sampler::parent_based(roots);
+    // A client's trace is kept or not as one that begins here.
+    let sampler = Sampler::parent_based(roots.clone()).with_remote_parent_sampled(roots);
     Ok(builder.with_sampler(sampler).with_batch_exporter(exporter).build())
 }

@@ -40,6 +40,44 @@ pub fn follow(span: Span, traceparent: Option<&str>) -> Span {
     span
 }
 
+/// Where a client's trace has come, as the client says: two texts of hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The trace.
+    pub trace_id: &'a str,
+    /// Its last span.
+    pub span_id: &'a str,
+}
+
+/// Where a client's trace has come. Whether the trace is kept is not the client's to say.
+#[derive(Clone, Debug)]
+pub struct Outside(SpanContext);
+
+impl Outside {
+    /// What the client says, if it is a trace context.
+    pub fn new(claim: Claim<'_>) -> Option<Self> {
+        let Claim { trace_id, span_id } = claim;
+        let is_id = |id: &str| id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_context = trace_id.len() == 32 && span_id.len() == 16 && is_id(trace_id) && is_id(span_id);
+        // As if it were kept: only then the sampler asks us.
+        is_context.then(|| parse(&format!("00-{trace_id}-{span_id}-01"))).flatten().map(Self)
+    }
+}
+
+/// Marks a context of [`Outside`] for the sampler.
+#[derive(Debug)]
+pub(crate) struct Undecided;
+
+/// Begins a trace with this span, or goes on with a client's.
+#[must_use]
+pub fn begin_in(span: Span, outside: Option<&Outside>) -> Span {
+    if let Some(Outside(parent)) = outside.filter(|_| !span.is_disabled()) {
+        let context = opentelemetry::Context::new().with_remote_span_context(parent.clone()).with_value(Undecided);
+        drop(span.set_parent(context));
+    }
+    begin(span)
+}
+
 /// Says that a span works for another one too, which has its own trace.
 pub fn link(span: &Span, traceparent: &str) {
     if let Some(other) = parse(traceparent) {
@@ -114,6 +152,27 @@ mod tests {
                 assert_eq!(trace_id(wrong), None);
             }
         });
+    }
+
+    #[test]
+    fn a_clients_trace_goes_on_if_it_is_one() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        const SPAN: &str = "00f067aa0ba902b7";
+        let claim = |trace_id, span_id| Outside::new(Claim { trace_id, span_id });
+        with_traces(|| {
+            let outside = claim(TRACE, SPAN);
+            let span = begin_in(tracing::info_span!("span", trace_id = tracing::field::Empty), outside.as_ref());
+            let told = carry(&span).expect("traces are made");
+            assert_eq!(trace_id(&told).as_deref(), Some(TRACE));
+            assert!(!told.contains(SPAN), "its own span: {told}");
+        });
+        let (upper, zeros, dashes) = (TRACE.to_uppercase(), "0".repeat(32), "-".repeat(32));
+        for wrong in ["", "t", &TRACE[1..], &upper, &zeros, &dashes, "4bf92f3577b34da6a3ce929d0e0e47é6"] {
+            assert!(claim(wrong, SPAN).is_none(), "{wrong}");
+        }
+        for wrong in ["", "s", &SPAN[1..], &zeros[16..]] {
+            assert!(claim(TRACE, wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

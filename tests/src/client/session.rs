@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
             request_id = new_uuid().to_string();
             self.pending.insert(request_id.clone(), (pending, Instant::now() + self.shared.options.answer_within));
         }
-        let frame = ClientFrame { request_id, payload: Some(payload) };
+        let frame = ClientFrame { request_id, trace_context: None, payload: Some(payload) };
         self.socket.send(Message::text(frames::client_to_json(&frame))).await.context("not sent")
     }
 

@@ -225,11 +225,12 @@ impl Log {
             anyhow::ensure!(begun.elapsed() < WITHIN, "the group did not give us its partitions");
             drop(consumer.poll(POLL));
         }
-        let mut first = TopicPartitionList::new();
+        let (mut first, mut asked) = (TopicPartitionList::new(), TopicPartitionList::new());
         for partition in consumer.assignment()?.elements() {
             first.add_partition_offset(partition.topic(), partition.partition(), Offset::Offset(0))?;
+            asked.add_partition(partition.topic(), partition.partition());
         }
-        let committed = consumer.committed_offsets(first.clone(), WITHIN)?;
+        let committed = consumer.committed_offsets(asked, WITHIN)?;
         consumer.commit(&first, CommitMode::Sync)?;
         let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
         Ok(offsets.filter_map(|offset| u64::try_from(offset).ok()).sum())

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What the page asks of gateway (§2.1), ingest (§2.2) and fanout (§2.3): name, type, own labels, buckets.
+/// What the page asks of gateway (§2.1), ingest (§2.2), fanout (§2.3) and all of them (§2.4): name, type, own labels, buckets.
 const DEMANDED: &[(&str, &str, &[&str], &[f64])] = &[
     // §2.1
     ("gateway_connections_active", "gauge", &[], &[]),
@@ -51,6 +51,8 @@ const DEMANDED: &[(&str, &str, &[&str], &[f64])] = &[
     ("fanout_dlq_events_total", "counter", &["reason"], &[]),
     // And the topic, for fanout reads three.
     ("fanout_consumer_lag", "gauge", &["topic", "partition"], &[]),
+    // §2.4
+    ("messaging_clock_skew_samples_total", "counter", &["source_plane", "dest_plane"], &[]),
 ];
 
 /// What the page asks for and nobody shows; docs/adr/0019-metrics-that-differ.md says why, and what to look at instead.
@@ -67,6 +69,10 @@ const DIFFERENT: &[&str] = &[
     "fanout_delivery_success_total",
     "fanout_delivery_skip_total",
     "fanout_poison_pill_total",
+    // §2.4: derived from the others.
+    "messaging_e2e_latency_seconds",
+    "messaging_messages_in_flight",
+    "messaging_slo_error_budget_remaining",
 ];
 
 /// One family of a metrics page.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 
+use anyhow::Context as _;
+use serde_json::json;
 use tests::{
     client::{Kept, Options},
     world::{World, binary, service::Service},
@@ -102,6 +104,13 @@ async fn what_is_said_after_a_restore_has_places_of_its_own() -> anyhow::Result<
     let history = laptop.rest().history(&chat).await?;
     let places: Vec<u64> = history.iter().map(|item| item.sequence).collect();
     assert_eq!(places, [1, 2, sent.sequence, sent.sequence + 1]);
+    // A chat in which nobody has spoken since is listed as it was.
+    for person in [&ana, &laptop] {
+        let listed = person.rest().chats().await?;
+        let listed = listed.iter().find(|listed| listed.chat_id == silent).context("it is not listed")?;
+        assert_eq!(listed.last_message.as_ref().map(|last| &last["sequence"]), Some(&json!(2)));
+        assert!(listed.pending_ack_count <= 2, "{listed:?}");
+    }
     let sent = laptop.send(&silent, "three again").await?;
     assert_eq!(sent.sequence, 2 + RAISED_BY + 1);
     let view = ana.wait_for(&silent, 3, WITHIN).await?;

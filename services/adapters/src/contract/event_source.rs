@@ -135,6 +135,40 @@ async fn a_paused_partition_is_still_and_comes_back_without_a_loss(on: On) {
     in_time(process.shut_down()).await;
 }
 
+async fn a_pause_ends_when_the_partition_goes(on: On) {
+    let (_log, config) = start(on, &[(Topic::MessagesPersisted, 2)]).await;
+    let process = Process::new();
+    let publisher = Publisher::new(&config, &process).expect("a publisher");
+    let first = join(&config, Topic::MessagesPersisted, &process);
+    let both = assigned(&first).await;
+    assert_eq!(both.len(), 2);
+    first.pause(&both).await.expect("paused");
+    // Another member comes, has one of them, and leaves again.
+    let second = join(&config, Topic::MessagesPersisted, &process);
+    let visit = process.spawn_child(async move {
+        while assigned(&second).await.is_empty() {}
+        in_time(second.leave()).await;
+    });
+    let (mut gone, mut back) = (Vec::new(), Vec::new());
+    while gone.is_empty() || back != gone {
+        match in_time(first.next()).await.expect("an occurrence") {
+            Occurrence::Revoked(partitions) => gone.extend(partitions),
+            Occurrence::Assigned(partitions) => back.extend(partitions),
+            Occurrence::Records(records) => panic!("it is paused: {records:?}"),
+        }
+    }
+    in_time(visit).await.expect("it has left");
+    let chats: Vec<String> = (0..16).map(|number| format!("chat_{number}")).collect();
+    publish(&publisher, chats.iter().map(|chat| (chat.as_str(), 1))).await;
+    let is_back = |chat: &&String| i32::try_from(proto::topics::partition_for(chat, 2)) == Ok(gone[0].number);
+    let expected = chats.iter().filter(is_back).count();
+    assert!((1..16).contains(&expected));
+    let found = records(&first, expected).await;
+    assert!(found.iter().all(|record| record.partition == gone[0]), "the other is still paused");
+    assert!(tokio::time::timeout(Duration::from_millis(300), first.next()).await.is_err(), "the other is still paused");
+    in_time(process.shut_down()).await;
+}
+
 async fn a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked(on: On) {
     let (_log, config) = start(on, &[(Topic::MessagesPersisted, 4)]).await;
     let process = Process::new();
@@ -258,6 +292,7 @@ on_all_systems! {
     records_come_whole_and_in_order_and_a_next_member_begins_at_the_committed_offset,
     what_is_not_committed_is_known_after_a_while,
     a_paused_partition_is_still_and_comes_back_without_a_loss,
+    a_pause_ends_when_the_partition_goes,
     a_second_member_takes_partitions_over_at_what_was_committed_when_they_were_revoked,
     a_dead_letter_holds_the_record_as_it_came,
 }

@@ -22,6 +22,7 @@ use super::{
     attributes::{Item, failed, malformed, optional, read_number, read_text, read_time, text},
     chats::{self, to_chat},
     layout::Table,
+    restore::last_place,
 };
 
 /// Chats of one batch read: three keys each, at most 100 in all.
@@ -94,7 +95,7 @@ impl ChatList {
             let chat = to_chat(item)?;
             let state = states.get(&chat.id);
             let (head, last) = match (counters.get(&chat.id), how) {
-                (Some(counter), _) => (Sequence(read_number(counter, "sequence_counter")?), last_message(counter)?),
+                (Some(counter), _) => (last_place(counter)?, last_message(counter)?),
                 // A new chat whose counter this replica has not seen yet.
                 (None, Read::Eventual) => (Sequence(0), None),
                 (None, Read::Strong) => return Err(malformed("sequence_counter")),

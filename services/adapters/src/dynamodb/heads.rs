@@ -13,8 +13,9 @@ use domain::{
 
 use super::{
     Store,
-    attributes::{failed, read_number, read_text, text},
+    attributes::{failed, read_text, text},
     layout::Table,
+    restore::last_place,
 };
 
 /// Tries for what the store leaves out of an answer when it is asked too much.
@@ -56,7 +57,7 @@ impl Port for Heads {
                 for item in items {
                     let chat: ChatId = read_text(item, "chat_id")?;
                     if *table == counters {
-                        heads.insert(chat, Sequence(read_number(item, "sequence_counter")?));
+                        heads.insert(chat, last_place(item)?);
                     } else {
                         member_of.insert(chat);
                     }

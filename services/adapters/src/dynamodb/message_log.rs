@@ -28,6 +28,7 @@ use super::{
     Store,
     attributes::{Item, failed, number, optional, read_number, read_text, read_time, text, why},
     layout::{PUBLISHER_INDEX, Table},
+    restore::LAST_PLACE,
 };
 
 /// Counters and messages in the store's tables.
@@ -69,11 +70,11 @@ impl MessageLog {
             } else {
                 "sequence_counter = :after"
             })
-            .update_expression(
+            .update_expression(format!(
                 "SET sequence_counter = :to, published_through = :published, publisher = :publisher, \
-                 updated_at = :at, last_message_id = :id, last_sender_id = :sender, last_message_at = :created, \
-                 last_message_preview = :preview",
-            )
+                     updated_at = :at, last_message_id = :id, last_sender_id = :sender, last_message_at = :created, \
+                     last_message_preview = :preview REMOVE {LAST_PLACE}"
+            ))
             .expression_attribute_values(":after", number(batch.after))
             .expression_attribute_values(":to", number(last.sequence))
             .expression_attribute_values(":published", number(batch.published_through))

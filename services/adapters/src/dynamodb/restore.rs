@@ -25,6 +25,8 @@ use super::{
 
 /// The first place of a gap, on the item at its last.
 pub(super) const GAP_FROM: &str = "gap_from";
+/// The place of a chat's last message, on a counter that stands above it: until the next message.
+pub(super) const LAST_PLACE: &str = "last_sequence";
 /// The restore that a counter was raised for last.
 const RAISED_FOR: &str = "raised_for";
 /// Counters that are raised at a time.
@@ -32,6 +34,15 @@ const AT_ONCE: usize = 16;
 /// How often the store is asked for a page of counters before the whole fails.
 const ATTEMPTS: u32 = 8;
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(5) };
+
+/// The place of a chat's last message; 0 when there is none.
+pub(super) fn last_place(counter: &Item) -> Result<Sequence, Error> {
+    let place = match optional(counter, LAST_PLACE, read_number)? {
+        Some(place) => place,
+        None => read_number(counter, "sequence_counter")?,
+    };
+    Ok(Sequence(place))
+}
 
 /// A restore whose counters are to be raised.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +146,23 @@ impl Store {
         }
     }
 
+    /// The highest place of the chat that has an item.
+    async fn last_stored(&self, chat: ChatId) -> Result<Sequence, Error> {
+        let newest = self
+            .client
+            .query()
+            .table_name(self.table(Table::Messages))
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .key_condition_expression("chat_id = :chat")
+            .expression_attribute_values(":chat", text(chat))
+            .limit(1)
+            .send()
+            .await
+            .map_err(failed)?;
+        newest.items().first().map_or(Ok(Sequence(0)), |item| read_number(item, "sequence").map(Sequence))
+    }
+
     async fn raise(
         &self,
         restore: Restore<'_>,
@@ -142,19 +170,23 @@ impl Store {
         clock: &dyn Clock,
         ids: &dyn Ids,
     ) -> anyhow::Result<()> {
-        let to = counter.at.0.checked_add(restore.by).filter(|to| *to <= limits::MAX_SEQUENCE);
+        // Tables that were restored each by itself may part by a batch that was just being stored.
+        let last = self.last_stored(counter.chat).await?.max(counter.at);
+        let to = last.0.checked_add(restore.by).filter(|to| *to <= limits::MAX_SEQUENCE);
         let to = to.context("there are no places left")?;
         // What was not on the log at that moment still has to get there: then the publisher passes over the gap.
-        let published = if counter.published_through == counter.at { to } else { counter.published_through.0 };
+        let published = if counter.published_through == last { to } else { counter.published_through.0 };
         let at = clock.now();
         let update = Update::builder()
             .table_name(self.table(Table::ChatCounters))
             .key("chat_id", text(counter.chat))
             .condition_expression("sequence_counter = :at")
             .update_expression(format!(
-                "SET sequence_counter = :to, published_through = :published, {RAISED_FOR} = :name, updated_at = :now"
+                "SET sequence_counter = :to, published_through = :published, {RAISED_FOR} = :name, updated_at = :now, \
+                 {LAST_PLACE} = if_not_exists({LAST_PLACE}, :last)"
             ))
             .expression_attribute_values(":at", number(counter.at))
+            .expression_attribute_values(":last", number(last))
             .expression_attribute_values(":to", number(to))
             .expression_attribute_values(":published", number(published))
             .expression_attribute_values(":name", text(restore.name))
@@ -162,7 +194,7 @@ impl Store {
         let gap: HashMap<String, AttributeValue> = [
             ("chat_id", text(counter.chat)),
             ("sequence", number(to)),
-            (GAP_FROM, number(counter.at.next())),
+            (GAP_FROM, number(last.next())),
             ("restore", text(restore.name)),
             ("created_at", number(at)),
         ]
@@ -242,7 +274,9 @@ mod tests {
         assert_eq!((head.sequence.0, head.published_through.0), (BY + 2, 1), "what is not on the log stays so");
         assert!(head.publisher.is_some());
         let standing = heads.heads(alice, &[empty]).await.expect("read")[0];
-        assert_eq!(standing.head, Some(Sequence(BY)));
+        assert_eq!(standing.head, Some(Sequence(0)), "where its last message is, not its counter");
+        let standing = heads.heads(alice, &[chat]).await.expect("read")[0];
+        assert_eq!(standing.head, Some(Sequence(3)));
 
         // Whoever stands before the gap, or where the lost messages were, passes over it.
         let places = |page: &[domain::message::StoredMessage]| page.iter().map(|m| m.sequence.0).collect::<Vec<_>>();
@@ -266,7 +300,13 @@ mod tests {
             assert_eq!(places(&history.before(chat, Some(Sequence(before)), 1).await.expect("read")), [3]);
         }
 
+        assert_eq!(heads.heads(alice, &[chat]).await.expect("read")[0].head, Some(Sequence(top + 2)));
+        // A table that is a batch ahead of its counter.
+        world.put(&world.message(behind, alice, BY + 3)).await;
         assert_eq!(raise(&world, "second").await, Raised { now: 3, before: 0 });
+        let found = history.before(behind, None, 10).await.expect("read");
+        assert_eq!(places(&found), [BY + 3, 2, 1], "none is hidden by a gap");
+        assert_eq!(log.head(behind).await.expect("read").expect("a counter").sequence.0, 2 * BY + 3);
         let page = history.after(empty, Sequence(0), 10).await.expect("read");
         assert_eq!((places(&page.messages), page.through.0, page.gap), (vec![], 2 * BY, 2 * BY), "gap after gap");
         assert!(history.before(empty, None, 10).await.expect("read").is_empty());

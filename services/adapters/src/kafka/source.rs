@@ -295,6 +295,12 @@ impl Polling {
                     && self.told_to_go.recv().is_ok()
             }
         };
+        if let Change::Revoke(list) = &change
+            && let Err(error) = self.consumer.resume(list)
+        {
+            // The library keeps a pause over the assignment, also for who has the partition again later.
+            tracing::warn!("partitions that go were not resumed: {error}");
+        }
         if let Err(error) = change.carry_out(&self.consumer) {
             tracing::warn!("a change of the log's assignment failed: {error}");
         }

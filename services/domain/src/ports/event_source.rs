@@ -61,7 +61,8 @@ pub trait EventSource: Send + Sync {
     /// Sets, for each partition, the offset at which a next owner begins. Returns when the log has it.
     async fn commit(&self, next_offsets: &[(Partition, i64)]) -> Result<(), Error>;
 
-    /// Fetches no more from these partitions; a few records that were under way may still come.
+    /// Fetches no more from these partitions, until they are resumed or go; a few records that were under way may still
+    /// come.
     async fn pause(&self, partitions: &[Partition]) -> Result<(), Error>;
 
     /// Fetches again from these partitions.

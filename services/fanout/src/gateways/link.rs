@@ -182,8 +182,8 @@ impl Task {
                 Ok((frames, answers)) => {
                     self.link.is_stalled.store(false, Ordering::Release);
                     let (ended, heard) = self.serve(first, frames, answers).await;
-                    if let Some(heard) = heard {
-                        (failures, failing_since) = (0, heard);
+                    if heard {
+                        (failures, failing_since) = (0, Instant::now());
                     }
                     ended
                 }
@@ -256,13 +256,13 @@ impl Task {
         timeout(within, connecting).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
 
-    /// Sends and hears until the stream ends; says why it did, and when the gateway answered last.
+    /// Sends and hears until the stream ends; says why it did, and whether the gateway answered at all.
     async fn serve(
         &mut self,
         first: Outgoing,
         frames: mpsc::Sender<DeliveryFrame>,
         mut answers: Streaming<DeliveryAnswer>,
-    ) -> (String, Option<Instant>) {
+    ) -> (String, bool) {
         let limit = self.limits.delivery_in_flight as usize;
         let mut pending: VecDeque<Pending> = VecDeque::new();
         let mut next = Some(first);
@@ -309,7 +309,7 @@ impl Task {
         for lost in pending {
             self.link.owe(&lost.gateway, lost.owed);
         }
-        (ended, heard)
+        (ended, heard.is_some())
     }
 
     /// `false`: the stream takes no more.

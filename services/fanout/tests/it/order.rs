@@ -44,6 +44,21 @@ async fn messages_of_a_chat_keep_their_order_over_many_batches_and_members_are_a
 }
 
 #[tokio::test]
+async fn a_delivery_before_its_commit_is_counted_and_not_measured() {
+    let world = World::start().await;
+    let mut ahead = message(2);
+    if let Some(envelope::Event::MessagePersisted(message)) = &mut ahead.event {
+        message.created_at = i64::MAX;
+    }
+    let end = world.log(MESSAGES, [message(1), ahead]);
+    world.finished(MESSAGES, end).await;
+    let page = world.process.metrics_text();
+    let skewed = r#"messaging_clock_skew_samples_total{source_plane="durability",dest_plane="fanout"} 1"#;
+    assert!(page.contains(skewed) && page.contains("fanout_delivery_latency_seconds_count 1"), "{page}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_chat_has_passed_already_is_dropped() {
     let world = World::start().await;
     let end = world.log(MESSAGES, [5, 6, 6, 5, 1, 7].map(message));

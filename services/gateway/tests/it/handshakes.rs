@@ -1,8 +1,9 @@
 //! Who may connect, and what the others are told.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use gateway::config::Limits;
+use platform::Process;
 use proto::frames;
 
 use crate::world::{World, device, eventually, roomy, user};
@@ -113,6 +114,39 @@ async fn nobody_connects_while_registry_or_revocations_are_away() {
     }
     assert!(world.handshake("/v1/ws", &headers).await.is_ok());
     eventually("one connection", || world.running.gateway.connections.of(user).len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_full_gateway_takes_nobody_until_somebody_goes() {
+    let world = World::with(Limits { connection_maximum: 1, ..roomy() }).await;
+    let first = world.connect(user()).await;
+    let headers = headers(&world.sign(&World::claims(user(), 3600)), &device());
+    let refusal = world.handshake("/v1/ws", &headers).await.err().expect("refused");
+    assert_eq!((refusal.status, refusal.body["error"].as_str()), (503, Some("service_unavailable")));
+    assert_eq!(refusal.body["message"].as_str(), Some("this gateway has all the connections it takes"));
+    assert_eq!(refusal.retry_after, Some(refusal.body["retry_after_seconds"].to_string()));
+    drop(first);
+    eventually("none left", || world.running.gateway.connections.all().is_empty()).await;
+    assert!(world.handshake("/v1/ws", &headers).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_takes_nobody() {
+    let world = World::new().await;
+    let user = user();
+    let headers = headers(&world.sign(&World::claims(user, 3600)), &device());
+    // A request that had come before the listener was closed: here by a door that stays open.
+    let door = Process::new();
+    let (listener, address) = door.bind("door", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("bound");
+    door.serve_http("clients", listener, world.running.http.clone());
+    let world = world.at(address);
+    world.process.shut_down().await;
+    let refusal = world.handshake("/v1/ws", &headers).await.err().expect("refused");
+    assert_eq!((refusal.status, refusal.body["error"].as_str()), (503, Some("service_unavailable")));
+    assert_eq!(refusal.body["message"].as_str(), Some("this gateway is being replaced"));
+    assert_eq!(refusal.retry_after, Some(refusal.body["retry_after_seconds"].to_string()));
+    assert_eq!(world.registry.of(user), 0, "nothing was registered");
+    door.shut_down().await;
 }
 
 #[tokio::test]

@@ -151,7 +151,11 @@ async fn nothing_is_done_that_was_sent_before_the_connection_was_established() {
             content: "early".into(),
             content_type: String::new(),
         };
-        let frame = proto::messaging::v1::ClientFrame { request_id: "e".into(), payload: Some(Ask::SendMessage(send)) };
+        let frame = proto::messaging::v1::ClientFrame {
+            request_id: "e".into(),
+            trace_context: None,
+            payload: Some(Ask::SendMessage(send)),
+        };
         let early = match protocol {
             frames::PROTOBUF => masked(BINARY, &frames::client_to_protobuf(&frame)),
             _ => masked(TEXT, frames::client_to_json(&frame).as_bytes()),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{Error, ErrorKind, Ids as _, ids::ChatId};
-use platform::{Process, clock::SystemIds, grpc::InternalToken, wire};
+use platform::{Process, clock::SystemIds, grpc::InternalToken, trace::TRACEPARENT, wire};
 use proto::messaging::v1::{
     AckDeliveryRequest, AckDeliveryResponse, ChatHead, HeadsRequest, HeadsResponse, PersistMessageRequest,
     PersistMessageResponse, PersistMessagesRequest, PersistMessagesResponse, PersistOutcome, Refusal, SyncItem,
@@ -64,7 +64,9 @@ impl Ingest for IngestDoor {
         &self,
         request: Request<PersistMessageRequest>,
     ) -> Result<Response<PersistMessageResponse>, Status> {
-        let send = request.into_inner();
+        let told = request.metadata().get(TRACEPARENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut send = request.into_inner();
+        send.traceparent = told.unwrap_or(send.traceparent);
         self.0.under_way.fetch_add(1, Ordering::SeqCst);
         if self.0.is_gated.load(Ordering::SeqCst) {
             self.0.gate.0.acquire().await.expect("open").forget();

@@ -50,42 +50,52 @@ async fn pages_heads_and_heartbeats_have_a_pace() {
 
 #[tokio::test]
 async fn a_user_may_send_only_so_much_over_all_chats_and_connections() {
-    let world = World::with(Limits { send_rate: 1, send_burst: 1000, send_per_user: 2, ..roomy() }).await;
-    let user = user();
-    let mut clients = [world.connect(user).await, world.connect(user).await];
-    let mut stored = 0;
-    let refusal = loop {
-        let client = &mut clients[stored % 2];
-        client.send("r", chat(), "hi").await;
-        match client.next().await.payload {
-            Some(Payload::Error(error)) => break error,
-            _ => stored += 1,
-        }
-        assert!(stored < 500, "never refused");
-    };
-    assert_eq!((&*refusal.code, &*refusal.message), ("RATE_LIMITED", "too many messages of this user"));
-    assert!(stored >= 4, "four at once");
-    assert_eq!(world.ingest.stored.lock().expect("whole").len(), stored, "what was refused is not stored");
+    in_both(async |protocol| {
+        let world = World::with(Limits { send_rate: 1, send_burst: 1000, send_per_user: 2, ..roomy() })
+            .await
+            .speaking(protocol);
+        let user = user();
+        let mut clients = [world.connect(user).await, world.connect(user).await];
+        let mut stored = 0;
+        let refusal = loop {
+            let client = &mut clients[stored % 2];
+            client.send("r", chat(), "hi").await;
+            match client.next().await.payload {
+                Some(Payload::Error(error)) => break error,
+                _ => stored += 1,
+            }
+            assert!(stored < 500, "never refused");
+        };
+        assert_eq!((&*refusal.code, &*refusal.message), ("RATE_LIMITED", "too many messages of this user"));
+        assert!(stored >= 4, "four at once");
+        assert_eq!(world.ingest.stored.lock().expect("whole").len(), stored, "what was refused is not stored");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_user_may_send_only_so_much_in_an_hour() {
-    let world = World::with(Limits { send_rate: 1000, send_burst: 1000, send_per_hour: 3, ..roomy() }).await;
-    let (sender, other) = (user(), user());
-    let mut clients = [world.connect(sender).await, world.connect(sender).await];
-    for number in 0..3 {
-        let client = &mut clients[number % 2];
-        client.send("r", chat(), "hi").await;
-        assert!(matches!(client.next().await.payload, Some(Payload::SendMessageAck(_))));
-    }
-    clients[1].send("r", chat(), "hi").await;
-    let refusal = clients[1].error("r").await;
-    assert_eq!((&*refusal.code, &*refusal.message), ("RATE_LIMITED", "too many messages of this user in an hour"));
-    let wait = refusal.details.expect("details").retry_after_seconds.expect("a hint");
-    assert!((1100..=1200).contains(&wait), "a third of an hour: {wait} s");
-    let mut other = world.connect(other).await;
-    other.send("r", chat(), "hi").await;
-    assert!(matches!(other.next().await.payload, Some(Payload::SendMessageAck(_))), "others are not held up");
+    in_both(async |protocol| {
+        let world = World::with(Limits { send_rate: 1000, send_burst: 1000, send_per_hour: 3, ..roomy() })
+            .await
+            .speaking(protocol);
+        let (sender, other) = (user(), user());
+        let mut clients = [world.connect(sender).await, world.connect(sender).await];
+        for number in 0..3 {
+            let client = &mut clients[number % 2];
+            client.send("r", chat(), "hi").await;
+            assert!(matches!(client.next().await.payload, Some(Payload::SendMessageAck(_))));
+        }
+        clients[1].send("r", chat(), "hi").await;
+        let refusal = clients[1].error("r").await;
+        assert_eq!((&*refusal.code, &*refusal.message), ("RATE_LIMITED", "too many messages of this user in an hour"));
+        let wait = refusal.details.expect("details").retry_after_seconds.expect("a hint");
+        assert!((4700..=4800).contains(&wait), "until a third of the next hour is over: {wait} s");
+        let mut other = world.connect(other).await;
+        other.send("r", chat(), "hi").await;
+        assert!(matches!(other.next().await.payload, Some(Payload::SendMessageAck(_))), "others are not held up");
+    })
+    .await;
 }
 
 #[tokio::test]

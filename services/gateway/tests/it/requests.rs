@@ -4,9 +4,12 @@ use std::sync::atomic::Ordering;
 
 use futures_util::SinkExt as _;
 use gateway::config::Limits;
-use proto::messaging::v1::{
-    Ack, ChatCursor, Heartbeat, SendMessage, SyncHeads, SyncRequest, client_frame::Payload as Ask,
-    server_frame::Payload,
+use proto::{
+    frames,
+    messaging::v1::{
+        Ack, ChatCursor, Heartbeat, SendMessage, SyncHeads, SyncRequest, client_frame::Payload as Ask,
+        server_frame::Payload,
+    },
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -70,14 +73,6 @@ async fn refusals_carry_code_details_and_request_id() {
             assert_eq!(error.code, code);
             assert_eq!(error.details.expect("details").chat_id, Some(chat.to_string()), "{code}");
         }
-        client.send("r", chat, &"x".repeat(4097)).await;
-        assert_eq!(client.error("r").await.code, "MESSAGE_TOO_LARGE");
-        client.send("r", chat, "").await;
-        let error = client.error("r").await;
-        assert_eq!(
-            (&*error.code, error.details.expect("details").field.as_deref()),
-            ("INVALID_MESSAGE", Some("content"))
-        );
         // One-way frames are never answered, so a wrong one is told to nobody in particular.
         client
             .ask("x", Ask::Ack(Ack { chat_id: chat.to_string(), last_acked_sequence: 0, last_read_sequence: None }))
@@ -89,6 +84,94 @@ async fn refusals_carry_code_details_and_request_id() {
         beat(&mut client, "after").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_told_by_its_field() {
+    in_both(async |protocol| {
+        let world = World::with(Limits { frame_invalid: 1000, ..roomy() }).await.speaking(protocol);
+        let mut client = world.connect(user()).await;
+        let send = |change: fn(&mut SendMessage)| {
+            let client_message_id = "eaefc4d2-d3bf-4d01-abae-4b5b844a7034".into();
+            let content_type = String::new();
+            let mut send =
+                SendMessage { client_message_id, chat_id: chat().to_string(), content: "hi".into(), content_type };
+            change(&mut send);
+            Ask::SendMessage(send)
+        };
+        let sync = |chat_id: &str, after, limit| {
+            let (chat_id, last_acked_sequence) = (chat_id.to_owned(), after);
+            Ask::SyncRequest(SyncRequest { chat_id, last_acked_sequence, limit })
+        };
+        let cursor = |chat_id: &str| ChatCursor { chat_id: chat_id.into(), last_sequence: 0 };
+        let open = |count| Ask::Heartbeat(Heartbeat { open_chats: vec![cursor(&chat().to_string()); count] });
+        let of = chat().to_string();
+        for (ask, code, field, limit) in [
+            (send(|it| it.content.clear()), "INVALID_MESSAGE", "content", None),
+            (send(|it| it.content = "\u{7}".into()), "INVALID_MESSAGE", "content", None),
+            (send(|it| it.content = "a\0b".into()), "INVALID_CONTENT", "content", None),
+            (send(|it| it.content = "x".repeat(4097)), "MESSAGE_TOO_LARGE", "content", Some(4096)),
+            (send(|it| it.content = "\u{fb1d}".repeat(1365)), "MESSAGE_TOO_LARGE", "content", Some(4096)),
+            (send(|it| it.content_type = "text/html".into()), "INVALID_CONTENT_TYPE", "content_type", None),
+            (send(|it| it.client_message_id.clear()), "INVALID_MESSAGE", "client_message_id", None),
+            (send(|it| it.chat_id.clear()), "INVALID_MESSAGE", "chat_id", None),
+            (sync("", 0, None), "INVALID_MESSAGE", "chat_id", None),
+            (sync(&of, 1 << 53, None), "INVALID_MESSAGE", "last_acked_sequence", None),
+            (sync(&of, 0, Some(0)), "INVALID_MESSAGE", "limit", None),
+            (Ask::SyncHeads(SyncHeads { chats: vec![cursor("x")] }), "INVALID_MESSAGE", "chat_id", None),
+            (Ask::SyncHeads(SyncHeads { chats: vec![cursor(&of); 51] }), "INVALID_MESSAGE", "chats", Some(50)),
+            (open(21), "INVALID_MESSAGE", "open_chats", Some(20)),
+        ] {
+            client.ask("r", ask.clone()).await;
+            let error = client.error("r").await;
+            let details = error.details.unwrap_or_default();
+            assert_eq!((&*error.code, details.field.as_deref(), details.limit), (code, Some(field), limit), "{ask:?}");
+        }
+        client.ask("no spaces please", send(|_| {})).await;
+        assert_eq!(client.error("").await.details.expect("details").field.as_deref(), Some("request_id"));
+        let ack = |last_acked_sequence, last_read_sequence| {
+            Ask::Ack(Ack { chat_id: chat().to_string(), last_acked_sequence, last_read_sequence })
+        };
+        for (ask, field) in [(ack(0, None), "last_acked_sequence"), (ack(1, Some(2)), "last_read_sequence")] {
+            client.ask("x", ask).await;
+            assert_eq!(client.error("").await.details.expect("details").field.as_deref(), Some(field));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_or_cannot_be_read_is_told_too() {
+    let world = World::with(Limits { frame_invalid: 1000, ..roomy() }).await;
+    let mut json = world.connect(user()).await;
+    let id = "eaefc4d2-d3bf-4d01-abae-4b5b844a7034";
+    for (kind, payload, field) in [
+        ("send_message", format!(r#"{{"client_message_id":"{id}","chat_id":"{}"}}"#, chat()), "content"),
+        ("send_message", format!(r#"{{"client_message_id":"{id}","content":"hi"}}"#), "chat_id"),
+        ("send_message", format!(r#"{{"chat_id":"{}","content":"hi"}}"#, chat()), "client_message_id"),
+        ("send_message", format!(r#"{{"client_message_id":"{id}","chat_id":"{}","content":7}}"#, chat()), "content"),
+        ("sync_request", format!(r#"{{"chat_id":"{}"}}"#, chat()), "last_acked_sequence"),
+        ("sync_request", format!(r#"{{"chat_id":"{}","last_acked_sequence":-1}}"#, chat()), "last_acked_sequence"),
+        ("sync_heads", r#"{"chats":[{"last_sequence":1}]}"#.to_owned(), "chat_id"),
+        ("heartbeat", format!(r#"{{"open_chats":[{{"chat_id":"{}"}}]}}"#, chat()), "last_sequence"),
+        ("heartbeat", "[]".to_owned(), "payload"),
+    ] {
+        json.text(&format!(r#"{{"type":"{kind}","request_id":"r","payload":{payload}}}"#)).await;
+        let error = json.error("r").await;
+        let told = error.details.as_ref().and_then(|details| details.field.as_deref());
+        assert_eq!((&*error.code, told), ("INVALID_MESSAGE", Some(field)), "{kind} {payload}: {}", error.message);
+    }
+    let mut binary = world.connect_as(user(), &crate::world::device(), Some(frames::PROTOBUF)).await;
+    for (bytes, code, field) in [
+        (&b"\x0a\x01r\x52\x04\x1a\x02\xff\xfe"[..], "INVALID_ENCODING", "content"),
+        (b"\x0a\x01r\x52\x02\x08\x07", "INVALID_MESSAGE", "client_message_id"),
+        (b"\x0a\x01r", "INVALID_MESSAGE", "payload"),
+    ] {
+        binary.socket.send(Message::Binary(bytes.to_vec().into())).await.expect("sent");
+        let error = binary.error("r").await;
+        let told = error.details.as_ref().and_then(|details| details.field.as_deref());
+        assert_eq!((&*error.code, told), (code, Some(field)), "{}", error.message);
+    }
 }
 
 /// A heartbeat whose answer is the next frame.
@@ -357,45 +440,56 @@ async fn what_a_client_acknowledges_before_it_goes_reaches_ingest() {
 
 #[tokio::test]
 async fn a_registration_that_was_lost_comes_back_and_the_client_is_told_to_sync() {
-    let announce = std::time::Duration::from_millis(20);
-    let world = World::with(Limits { registry_announce: announce, ..roomy() }).await;
-    let user = user();
-    let mut client = world.connect(user).await;
-    assert!(!beat(&mut client, "1").await.resync);
-    world.registry.wipe();
-    eventually("registered again", || world.registry.of(user) == 1).await;
-    assert!(beat(&mut client, "2").await.resync);
-    assert!(!beat(&mut client, "3").await.resync, "once");
-    assert!(!beat(&mut client, "4").await.resync);
+    in_both(async |protocol| {
+        let announce = std::time::Duration::from_millis(20);
+        let world = World::with(Limits { registry_announce: announce, ..roomy() }).await.speaking(protocol);
+        let user = user();
+        let mut client = world.connect(user).await;
+        assert!(!beat(&mut client, "1").await.resync);
+        world.registry.wipe();
+        eventually("registered again", || world.registry.of(user) == 1).await;
+        assert!(beat(&mut client, "2").await.resync);
+        assert!(!beat(&mut client, "3").await.resync, "once");
+        assert!(!beat(&mut client, "4").await.resync);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_heartbeat_finds_a_lapsed_registration_and_repairs_it() {
-    let interval = std::time::Duration::from_millis(300);
-    let rare = std::time::Duration::from_mins(1);
-    let world = World::with(Limits { heartbeat_interval: interval, registry_announce: rare, ..roomy() }).await;
-    let user = user();
-    let mut client = world.connect(user).await;
-    world.registry.connections.lock().expect("whole").clear();
-    let deadline = tokio::time::Instant::now() + crate::world::PATIENCE;
-    while !beat(&mut client, "b").await.resync {
-        assert!(tokio::time::Instant::now() < deadline, "never told to sync");
-        tokio::time::sleep(interval / 2).await; // as often as a client may
-    }
-    assert_eq!(world.registry.of(user), 1);
+    in_both(async |protocol| {
+        let interval = std::time::Duration::from_millis(300);
+        let rare = std::time::Duration::from_mins(1);
+        let world = World::with(Limits { heartbeat_interval: interval, registry_announce: rare, ..roomy() })
+            .await
+            .speaking(protocol);
+        let user = user();
+        let mut client = world.connect(user).await;
+        world.registry.connections.lock().expect("whole").clear();
+        let deadline = tokio::time::Instant::now() + crate::world::PATIENCE;
+        while !beat(&mut client, "b").await.resync {
+            assert!(tokio::time::Instant::now() < deadline, "never told to sync");
+            tokio::time::sleep(interval / 2).await; // as often as a client may
+        }
+        assert_eq!(world.registry.of(user), 1);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_send_to_a_dead_ingest_goes_to_the_next_one_with_the_same_id() {
-    let world = World::with_two_ingests(Limits { send_burst: 100, ..roomy() }).await;
-    let mut client = world.connect(user()).await;
-    let chats: Vec<_> = (0..20).map(|_| chat()).collect();
-    // About half of the chats belong to the pod that is not there.
-    for (number, chat) in chats.iter().enumerate() {
-        client.send(&number.to_string(), *chat, "hi").await;
-        assert!(matches!(client.next().await.payload, Some(Payload::SendMessageAck(_))));
-        assert_eq!(world.ingest.texts(*chat), ["hi"]);
-    }
+    in_both(async |protocol| {
+        let world = World::with_two_ingests(Limits { send_burst: 100, ..roomy() }).await.speaking(protocol);
+        let mut client = world.connect(user()).await;
+        let chats: Vec<_> = (0..20).map(|_| chat()).collect();
+        // About half of the chats belong to the pod that is not there.
+        for (number, chat) in chats.iter().enumerate() {
+            client.send(&number.to_string(), *chat, "hi").await;
+            assert!(matches!(client.next().await.payload, Some(Payload::SendMessageAck(_))));
+            assert_eq!(world.ingest.texts(*chat), ["hi"]);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -278,7 +278,8 @@ impl Delivery {
     }
 }
 
-fn said(chat: ChatId, content: &str) -> Ask {
+/// A message of these words, with an id of its own.
+pub(crate) fn said(chat: ChatId, content: &str) -> Ask {
     let client_message_id = uuid::Uuid::from_u128(SystemIds.ulid().0).to_string();
     let (chat_id, content) = (chat.to_string(), content.to_owned());
     Ask::SendMessage(SendMessage { client_message_id, chat_id, content, content_type: String::new() })
@@ -299,7 +300,7 @@ impl Client {
 
     /// It goes with what is sent next, in one piece.
     pub(crate) async fn feed(&mut self, request_id: &str, payload: Ask) {
-        let frame = ClientFrame { request_id: request_id.into(), payload: Some(payload) };
+        let frame = ClientFrame { request_id: request_id.into(), trace_context: None, payload: Some(payload) };
         let message = if self.is_binary {
             Message::Binary(frames::client_to_protobuf(&frame).into())
         } else {

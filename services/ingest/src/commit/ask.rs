@@ -35,7 +35,10 @@ impl Committer {
             "durability.commit",
             trace_id = field::Empty,
             chat.id = %chat,
-            batch.messages = pending.len(),
+            // By role: which system has it is the adapter's to know.
+            db.collection.name = "messages",
+            db.operation.name = "commit",
+            db.operation.batch.size = pending.len(),
         );
         let span = trace::begin(span);
         for traceparent in pending.iter().filter_map(|pending| pending.traceparent.as_deref()) {
@@ -64,7 +67,9 @@ impl Committer {
             self.metrics.unknown_outcomes.inc();
             let chat = attempt.batch.chat;
             if unknown == 0 {
-                tracing::warn!(chat.id = %chat, "a batch of chat {chat} has an unknown outcome, asking again: {error}");
+                attempt.span.in_scope(|| {
+                    tracing::warn!(chat.id = %chat, "a batch of chat {chat} has an unknown outcome, asking again: {error}");
+                });
             }
             tokio::select! {
                 () = self.pause(unknown) => {}

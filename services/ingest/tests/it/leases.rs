@@ -1,6 +1,12 @@
 //! Who publishes what: leases, takeover, clean ends.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use domain::{
     Millis,
@@ -11,7 +17,7 @@ use ulid::Ulid;
 
 use crate::{
     store::Fault,
-    world::{World, eventually, sequence},
+    world::{World, Wrong, eventually, sequence},
 };
 
 #[tokio::test]
@@ -170,6 +176,27 @@ async fn clocks_that_are_wrong_take_no_lease_from_the_living() {
         assert_eq!(sequence(node.send(world.draft(chat, members[0], "x")).await), expected);
     }
     assert_eq!(world.store.state().leases.len(), 3);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_right_hides_nothing_and_loses_no_lease() {
+    let world = World::new();
+    let (chat, members) = world.chat(1);
+    let clock = Arc::new(Wrong(AtomicI64::new(20 * 60_000)));
+    let node = world.node_by(clock.clone()).await;
+    let living = world.node().await;
+    node.send(world.draft(chat, members[0], "x")).await.expect("stored");
+    clock.0.store(0, Ordering::Relaxed);
+    let until = Instant::now() + 2 * world.limits.lease_ttl;
+    eventually("longer than two leases", || Instant::now() > until).await;
+    assert!(node.metric("durability_leases_lost_total") == 0.0, "it is renewed, and all can see that");
+    world.log.go_away();
+    node.send(world.draft(chat, members[0], "y")).await.expect("stored");
+    node.kill();
+    world.log.fail_for_good();
+    world.log.come_back();
+    eventually("the tail is on the log", || world.log.first_occurrences(chat) == [1, 2]).await;
+    drop(living);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Nodes of ingest on one store and one log.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,13 +41,13 @@ pub(crate) struct World {
     ids: AtomicU64,
 }
 
-/// A clock that goes as it should, elsewhere in time.
+/// A clock that goes as it should, so many milliseconds elsewhere in time.
 #[derive(Debug)]
-struct Wrong(i64);
+pub(crate) struct Wrong(pub(crate) AtomicI64);
 
 impl Clock for Wrong {
     fn now(&self) -> Millis {
-        Millis(SystemClock.now().0 + self.0)
+        Millis(SystemClock.now().0 + self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -98,7 +101,12 @@ impl World {
 
     /// The same with a clock that is wrong by so many milliseconds.
     pub(crate) async fn node_off_by(&self, millis: i64) -> Node {
-        self.node_in(Process::with(Arc::new(Wrong(millis)), Arc::new(SystemIds))).await
+        self.node_by(Arc::new(Wrong(AtomicI64::new(millis)))).await
+    }
+
+    /// The same with that clock.
+    pub(crate) async fn node_by(&self, clock: Arc<Wrong>) -> Node {
+        self.node_in(Process::with(clock, Arc::new(SystemIds))).await
     }
 
     async fn node_in(&self, process: Process) -> Node {

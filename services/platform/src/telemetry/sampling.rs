@@ -11,11 +11,14 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
+use crate::trace::Undecided;
+
 const WINDOW: Duration = Duration::from_mins(1);
 /// The least part that is kept.
 const FLOOR: f64 = 0.01;
 
-/// Decides for traces that begin in this process; what began elsewhere is kept as was decided there.
+/// Decides for traces that begin in this process or with a client; what began in another process is kept as was decided
+/// there.
 #[derive(Clone, Debug)]
 pub(super) struct Adaptive {
     per_minute: f64,
@@ -72,8 +75,10 @@ impl ShouldSample for Adaptive {
         _attributes: &[KeyValue],
         _links: &[Link],
     ) -> SamplingResult {
-        let decision =
-            if self.keeps(trace, Instant::now()) { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
+        // With another process's context it is asked only about what that process keeps.
+        let is_decided = parent.is_some_and(|parent| parent.has_active_span() && parent.get::<Undecided>().is_none());
+        let is_kept = is_decided || self.keeps(trace, Instant::now());
+        let decision = if is_kept { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
         let trace_state = match parent {
             Some(parent) => parent.span().span_context().trace_state().clone(),
             None => TraceState::default(),
@@ -84,6 +89,8 @@ impl ShouldSample for Adaptive {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+
     use super::*;
 
     /// Ids spread evenly over their range.
@@ -93,6 +100,23 @@ mod tests {
 
     fn kept(sampler: &Adaptive, count: u64, at: Instant) -> usize {
         (1..=count).filter(|number| sampler.keeps(id(*number), at)).count()
+    }
+
+    #[test]
+    fn a_client_does_not_decide_what_is_kept() {
+        let sampler = Adaptive::new(1);
+        let ids = SpanContext::new(id(1), SpanId::from(1), TraceFlags::SAMPLED, true, TraceState::default());
+        let process = Context::new().with_remote_span_context(ids);
+        let client = process.with_value(Undecided);
+        let kept = |parent: &Context| {
+            let all = (1..=1000).map(|number| {
+                let asked = sampler.should_sample(Some(parent), id(number), "hop", &SpanKind::Internal, &[], &[]);
+                usize::from(asked.decision == SamplingDecision::RecordAndSample)
+            });
+            all.sum::<usize>()
+        };
+        assert_eq!(kept(&process), 1000, "another process has decided");
+        assert!(kept(&client) < 100, "of 1,000 that were asked for");
     }
 
     #[test]

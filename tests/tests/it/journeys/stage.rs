@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 use tests::{
     client::{Client, Options},
-    faults::truth,
+    faults::{store::StoreProxy, truth},
     history::{
         line::{Line, Run, What},
         recorder::Recorder,
@@ -14,7 +15,7 @@ use tests::{
     world::{
         World,
         cluster::{Cluster, Plan},
-        ground::Ground,
+        ground::{Ground, OwnGround, Systems},
     },
 };
 use tokio::time::{Instant, sleep};
@@ -28,6 +29,15 @@ pub(crate) struct Stage {
     store: String,
     tables: String,
     log: truth::Log,
+    /// Systems of this stage alone, which end after its processes.
+    _own: Option<OwnGround>,
+}
+
+/// How far a user is in a chat, as the store has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    pub(crate) acknowledged: u64,
+    pub(crate) read: u64,
 }
 
 enum On {
@@ -41,7 +51,7 @@ impl Stage {
         let store = world.address("store_endpoint")?;
         let store = store.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let log = truth::Log { brokers: world.address("log_brokers")?, prefix: "local.messaging.".to_owned() };
-        Ok(Self { on: On::Embedded(Box::new(world)), store, tables: "local-messaging-".to_owned(), log })
+        Ok(Self { on: On::Embedded(Box::new(world)), store, tables: "local-messaging-".to_owned(), log, _own: None })
     }
 
     pub(crate) async fn real(name: &str) -> anyhow::Result<Self> {
@@ -49,12 +59,30 @@ impl Stage {
         Self::planned(Plan::new(name, ground), &ground.store).await
     }
 
-    /// On real systems, the store of which is at that address although the services may be told another.
-    pub(crate) async fn planned(plan: Plan, store: &str) -> anyhow::Result<Self> {
+    /// On real systems, with a proxy between the services and the store.
+    pub(crate) async fn before_a_proxy(name: &str) -> anyhow::Result<(Self, StoreProxy)> {
+        Self::proxied(name, Ground::shared().await?).await
+    }
+
+    /// Separate processes as well, on embedded systems.
+    pub(crate) async fn before_a_proxy_embedded(name: &str) -> anyhow::Result<(Self, StoreProxy)> {
+        let own = OwnGround::start_with(Systems::Embedded { cluster: name }).await?;
+        let (stage, store) = Self::proxied(name, &own.ground).await?;
+        Ok((Self { _own: Some(own), ..stage }, store))
+    }
+
+    async fn proxied(name: &str, ground: &Ground) -> anyhow::Result<(Self, StoreProxy)> {
+        let store = StoreProxy::start(&ground.store, 1).await?;
+        let plan = Plan::new(name, ground).with("STORE_ENDPOINT", format!("http://{}", store.address()));
+        Ok((Self::planned(plan, &ground.store).await?, store))
+    }
+
+    /// The store is at that address, whatever the services are told.
+    async fn planned(plan: Plan, store: &str) -> anyhow::Result<Self> {
         let variable = |name: &str| plan.variables().get(name).cloned().context("not in the plan");
         let log = truth::Log { brokers: variable("LOG_BROKERS")?, prefix: variable("LOG_PREFIX")? };
         let (store, tables) = (store.to_owned(), variable("STORE_TABLE_PREFIX")?);
-        Ok(Self { on: On::Real(Box::new(Cluster::start(&plan).await?)), store, tables, log })
+        Ok(Self { on: On::Real(Box::new(Cluster::start(&plan).await?)), store, tables, log, _own: None })
     }
 
     /// Where clients connect; two doors may lead to two gateways.
@@ -76,7 +104,13 @@ impl Stage {
         }
     }
 
-    /// A plain socket of the same user and device, which must have stopped.
+    /// A plain socket of a client's user, on another device.
+    pub(crate) async fn socket_of(&self, door: usize, client: &Client, device: &str) -> anyhow::Result<Raw> {
+        let bearer = format!("Bearer {}", client.rest().tokens()?.access_token);
+        self.socket(door, &bearer, device).await
+    }
+
+    /// A plain socket of that device; a client of the same device must have stopped.
     pub(crate) async fn socket(&self, door: usize, bearer: &str, device: &str) -> anyhow::Result<Raw> {
         let headers = [("authorization", bearer), ("x-device-id", device)];
         let connected = Raw::connect(self.server(door), "/v1/ws", &headers).await?;
@@ -98,8 +132,42 @@ impl Stage {
         Ok(truth::heads(&self.store, &self.tables).await?.get(chat).copied().unwrap_or(0))
     }
 
-    /// Events of a chat, in the order of its partition, once there are that many: `MessagePersisted` each.
-    pub(crate) async fn events(&self, chat: &str, count: usize) -> anyhow::Result<Vec<Line>> {
+    /// The row of a chat at that place, if it is there at this moment.
+    pub(crate) async fn row(&self, chat: &str, sequence: u64) -> anyhow::Result<Option<Value>> {
+        self.item("messages", json!({"chat_id": {"S": chat}, "sequence": {"N": sequence.to_string()}})).await
+    }
+
+    /// How far a user is in a chat at this moment.
+    pub(crate) async fn marks(&self, chat: &str, user: &str) -> anyhow::Result<Marks> {
+        let item = self.item("delivery-state", json!({"user_id": {"S": user}, "chat_id": {"S": chat}})).await?;
+        let Some(item) = item else { return Ok(Marks::default()) };
+        let mark = |name: &str| item[name]["N"].as_str().map_or(Ok(0), str::parse::<u64>);
+        Ok(Marks { acknowledged: mark("last_acked_sequence")?, read: mark("last_read_sequence")? })
+    }
+
+    async fn item(&self, table: &str, key: Value) -> anyhow::Result<Option<Value>> {
+        // A local store looks at the form of a signature, not at the signature.
+        let signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
+                         SignedHeaders=host, Signature=0";
+        let ask = json!({"TableName": format!("{}{table}", self.tables), "Key": key, "ConsistentRead": true});
+        let request = reqwest::Client::builder()
+            .timeout(WITHIN)
+            .build()?
+            .post(format!("http://{}/", self.store))
+            .header("authorization", signature)
+            .header("x-amz-date", "20260101T000000Z")
+            .header("x-amz-target", "DynamoDB_20120810.GetItem")
+            .header("content-type", "application/x-amz-json-1.0")
+            .body(ask.to_string());
+        let answer = request.send().await.context("the store is not reached")?;
+        let status = answer.status();
+        let mut found: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        anyhow::ensure!(status.is_success(), "the store refuses to read from {table}: {found}");
+        Ok(Some(found["Item"].take()).filter(|item| !item.is_null()))
+    }
+
+    /// Events of a chat, in the order of its partition, once that message's is there: `MessagePersisted` each.
+    pub(crate) async fn events(&self, chat: &str, last: &str) -> anyhow::Result<Vec<Line>> {
         let deadline = Instant::now() + WITHIN;
         loop {
             let folder = tempfile::tempdir()?;
@@ -107,10 +175,10 @@ impl Stage {
             let (log, to) = (self.log.clone(), recorder.clone());
             tokio::task::spawn_blocking(move || log.dump(&to)).await??;
             let events: Vec<Line> = of(chat, What::Log, recorder.lines()?).collect();
-            if events.len() >= count {
+            if events.iter().any(|event| event.message_id.as_deref() == Some(last)) {
                 return Ok(events);
             }
-            anyhow::ensure!(Instant::now() < deadline, "{} of {count} events", events.len());
+            anyhow::ensure!(Instant::now() < deadline, "{} events, none of {last}", events.len());
             sleep(LOOK_EVERY).await;
         }
     }

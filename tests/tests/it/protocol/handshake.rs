@@ -8,10 +8,7 @@ use proto::{
     messaging::v1::{ClientFrame, client_frame::Payload as Ask},
 };
 use serde_json::{Value, json};
-use tests::{
-    client::Client,
-    raw::{Got, Raw},
-};
+use tests::raw::{Got, Raw};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -20,7 +17,7 @@ use tokio::{
 
 use super::{
     place::{Place, rules},
-    speaker::{BOTH, Speaker, WITHIN, new_id, text},
+    speaker::{BOTH, Speaker, WITHIN, new_id, text, token_of},
     tokens::{Signer, claims, issued_at},
 };
 
@@ -37,10 +34,6 @@ rules! {
 }
 
 const PHONE: &str = "+12025550100";
-
-fn token(client: &Client) -> anyhow::Result<String> {
-    Ok(client.rest().tokens()?.access_token)
-}
 
 /// A handshake that is refused: its status and its body.
 async fn refused(place: &Place, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<(u16, Value)> {
@@ -61,28 +54,28 @@ async fn ws_h_01_a_token_and_a_device_in_headers_make_a_connection(place: Place)
 
 async fn ws_h_02_a_socket_token_in_the_url_makes_a_connection_and_a_warning(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let socket = Signer::of(&place)?.changed(&token(&ana)?, |claims| {
+    let socket = Signer::of(&place)?.changed(&token_of(&ana)?, |claims| {
         claims["scope"] = json!("socket");
         claims["exp"] = json!(claims["iat"].as_i64().unwrap_or_default() + 60);
     })?;
     for protocol in BOTH {
-        let path = format!("/v1/ws?token={socket}&device_id={}", new_id());
-        let connected = Raw::connect(place.server(), &path, &[("sec-websocket-protocol", protocol)]).await?;
-        assert!(connected.is_ok(), "{protocol}: {connected:?}");
+        let speaker = Speaker::connect_by_url(&place, &socket, protocol).await?;
+        let first = &speaker.established;
+        assert_eq!((first.user_id.as_str(), &first.device_id), (ana.user_id(), &speaker.device), "{protocol}");
     }
     let log = place.log()?;
     let warnings = log.lines().filter(|line| line.contains("\"WARN\"") && line.contains("token in the URL")).count();
     assert_eq!(warnings, 2, "one for each");
     assert!(!log.contains(&socket), "the token itself stands in no log");
     // Only such a token may stand there.
-    let path = format!("/v1/ws?token={}&device_id={}", token(&ana)?, new_id());
+    let path = format!("/v1/ws?token={}&device_id={}", token_of(&ana)?, new_id());
     assert_eq!(refused(&place, &path, &[]).await?.0, 401);
     Ok(())
 }
 
 async fn ws_h_03_without_a_signature_that_holds_nobody_is_let_in(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let good = token(&ana)?;
+    let good = token_of(&ana)?;
     let (signed, signature) = good.rsplit_once('.').context("a token")?;
     let other = signature.replacen(&signature[..4], if signature.starts_with("AAAA") { "BBBB" } else { "AAAA" }, 1);
     let device = new_id();
@@ -105,7 +98,7 @@ async fn ws_h_03_without_a_signature_that_holds_nobody_is_let_in(place: Place) -
 
 async fn ws_h_04_an_expired_token_lets_nobody_in(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let expired = Signer::of(&place)?.changed(&token(&ana)?, |claims| claims["exp"] = claims["iat"].clone())?;
+    let expired = Signer::of(&place)?.changed(&token_of(&ana)?, |claims| claims["exp"] = claims["iat"].clone())?;
     let bearer = format!("Bearer {expired}");
     let (status, body) = refused(&place, "/v1/ws", &[("authorization", &bearer), ("x-device-id", &new_id())]).await?;
     assert_eq!((status, &body["error"]), (401, &json!("invalid_token")));
@@ -114,7 +107,7 @@ async fn ws_h_04_an_expired_token_lets_nobody_in(place: Place) -> anyhow::Result
 
 async fn ws_h_05_without_a_device_nobody_is_let_in(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let bearer = format!("Bearer {}", token(&ana)?);
+    let bearer = format!("Bearer {}", token_of(&ana)?);
     for headers in [vec![("authorization", &*bearer)], vec![("authorization", &*bearer), ("x-device-id", "phone")]] {
         let (status, body) = refused(&place, "/v1/ws", &headers).await?;
         assert_eq!((status, &body["error"]), (400, &json!("invalid_request")), "{headers:?}");
@@ -124,7 +117,7 @@ async fn ws_h_05_without_a_device_nobody_is_let_in(place: Place) -> anyhow::Resu
 
 async fn ws_h_06_another_version_is_refused_with_those_that_are_spoken(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let (bearer, device) = (format!("Bearer {}", token(&ana)?), new_id());
+    let (bearer, device) = (format!("Bearer {}", token_of(&ana)?), new_id());
     // Gateway itself is asked: what stands before it leads only `/v1/ws` there (D1.2).
     let gateway = format!("http://{}", place.gateway(place.turn()).await?);
     let headers = [("authorization", &*bearer), ("x-device-id", &*device)];
@@ -136,8 +129,8 @@ async fn ws_h_06_another_version_is_refused_with_those_that_are_spoken(place: Pl
 
 async fn ws_h_07_a_revoked_token_lets_nobody_in_and_without_redis_nobody_knows(place: Place) -> anyhow::Result<()> {
     let (ana, ben) = (place.client(PHONE).await?, place.client("+12025550101").await?);
-    let (of_ana, of_ben) = (format!("Bearer {}", token(&ana)?), format!("Bearer {}", token(&ben)?));
-    let revoked = claims(&token(&ana)?)?["jti"].as_str().context("no token id")?.to_owned();
+    let (of_ana, of_ben) = (format!("Bearer {}", token_of(&ana)?), format!("Bearer {}", token_of(&ben)?));
+    let revoked = claims(&token_of(&ana)?)?["jti"].as_str().context("no token id")?.to_owned();
     place.remember(&format!("revoked_jti:{revoked}")).await?;
     let device = new_id();
     let (status, body) = refused(&place, "/v1/ws", &[("authorization", &of_ana), ("x-device-id", &device)]).await?;
@@ -168,16 +161,19 @@ async fn ws_h_08_the_first_frame_says_who_and_how_and_what_came_before_it_is_not
         assert_eq!((&first.user_id, &first.device_id), (&ana.user_id().to_owned(), &speaker.device), "{protocol}");
         assert!(first.connection_id.starts_with("conn_"), "{first:?}");
         assert_eq!((first.heartbeat_interval_ms, first.protocol_version), (30_000, 1));
-        let since_login = first.server_time - issued_at(&token(&ana)?)? * 1000;
+        let since_login = first.server_time - issued_at(&token_of(&ana)?)? * 1000;
         assert!((0..600_000).contains(&since_login), "{first:?}");
 
-        let frame =
-            ClientFrame { request_id: "early".into(), payload: Some(Ask::SendMessage(text(&chat, "too early"))) };
+        let frame = ClientFrame {
+            request_id: "early".into(),
+            trace_context: None,
+            payload: Some(Ask::SendMessage(text(&chat, "too early"))),
+        };
         let early = match protocol {
             frames::PROTOBUF => masked(0x82, &frames::client_to_protobuf(&frame)),
             _ => masked(0x81, frames::client_to_json(&frame).as_bytes()),
         };
-        let came = timeout(WITHIN, pipelined(&place, &token(&ana)?, protocol, &early)).await??;
+        let came = timeout(WITHIN, pipelined(&place, &token_of(&ana)?, protocol, &early)).await??;
         let text = String::from_utf8_lossy(&came);
         let established = text.find("conn_").context("no first frame")?;
         let error = text.find("INVALID_MESSAGE").context("no error")?;
@@ -217,7 +213,7 @@ async fn pipelined(place: &Place, token: &str, protocol: &str, frame: &[u8]) -> 
 
 async fn a_subprotocol_that_nobody_knows_means_json(place: Place) -> anyhow::Result<()> {
     let ana = place.client(PHONE).await?;
-    let (bearer, device) = (format!("Bearer {}", token(&ana)?), new_id());
+    let (bearer, device) = (format!("Bearer {}", token_of(&ana)?), new_id());
     let headers = [("authorization", bearer.as_str()), ("x-device-id", device.as_str())];
     let mut raw = Raw::connect(place.server(), "/v1/ws", &headers).await?.map_err(|no| anyhow::anyhow!("{no:?}"))?;
     let Got::Frame(frame) = raw.next().await? else { anyhow::bail!("closed") };

@@ -1,15 +1,17 @@
 //! WS-M: what goes on between people who are connected.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
+use anyhow::Context as _;
 use proto::messaging::v1::{
     ChatCursor, Heartbeat, SyncHeads, SyncRequest, client_frame::Payload as Ask, server_frame::Payload,
 };
-use tests::client::Client;
+use tests::client::{Client, Rest};
+use tokio::time::{Instant, sleep};
 
 use super::{
     place::{Place, rules},
-    speaker::{BOTH, Speaker, new_id, text},
+    speaker::{BOTH, Speaker, WITHIN, new_id, text, token_of},
 };
 
 rules! {
@@ -143,47 +145,94 @@ async fn ws_m_05_a_page_is_in_order(place: Place) -> anyhow::Result<()> {
 }
 
 async fn ws_m_06_pages_together_are_complete(place: Place) -> anyhow::Result<()> {
-    let (ana, ben, chat) = two(&place).await?;
+    let (ana, ben, long) = two(&place).await?;
+    let short = ana.rest().group("Short", &[ben.user_id()]).await?.chat_id;
     let mut writer = Speaker::connect(&place, &ana, BOTH[1]).await?;
-    // Long ones, so that the bytes of a page end it before its limit does.
-    for number in 1..=250_u32 {
-        let content = if number.is_multiple_of(2) { "\"".repeat(4096) } else { format!("number {number}") };
-        writer.say(&chat, &content).await?;
-    }
+    // Long ones, so that the bytes of a page end it before its limit does, and more short ones than any limit.
+    let wide = |number: u32| if number.is_multiple_of(2) { "\"".repeat(4096) } else { format!("number {number}") };
+    write(&mut writer, &long, 250, wide).await?;
+    write(&mut writer, &short, 520, |number| format!("number {number}")).await?;
     for protocol in BOTH {
         let mut reader = Speaker::connect(&place, &ben, protocol).await?;
         for (limit, most) in [(None, 100), (Some(7), 7), (Some(500), 500), (Some(9000), 500)] {
-            let (mut places, mut after, mut pages) = (Vec::new(), 0, 0);
-            loop {
-                let page = reader.page(&chat, after, limit).await?;
-                assert!(page.messages.len() <= most, "{limit:?}: {}", page.messages.len());
-                places.extend(page.messages.iter().map(|item| item.sequence));
-                pages += 1;
-                match page.next_sequence {
-                    Some(next) => after = next - 1,
-                    None => break,
-                }
-                assert!(page.has_more);
-            }
-            assert_eq!(places, (1..=250).collect::<Vec<u64>>(), "{protocol} {limit:?}");
-            assert!(pages > 1, "{limit:?}: 512 KB are more than one page");
+            let pages = pages(&mut reader, &long, limit).await?;
+            assert!(pages.iter().all(|page| page.len() <= most), "{protocol} {limit:?}");
+            assert_eq!(pages.concat(), (1..=250).collect::<Vec<u64>>(), "{protocol} {limit:?}");
+            assert!(pages.len() > 1, "{limit:?}: 512 KB are more than one page");
+            // Nothing but its limit ends a page of short ones.
+            let all: Vec<u64> = (1..=520).collect();
+            let expected: Vec<&[u64]> = all.chunks(most).collect();
+            assert_eq!(self::pages(&mut reader, &short, limit).await?, expected, "{protocol} {limit:?}");
         }
     }
     Ok(())
 }
 
+/// Sends texts to a chat that is new, some at a time.
+async fn write(writer: &mut Speaker, chat: &str, count: u32, content: impl Fn(u32) -> String) -> anyhow::Result<()> {
+    let numbers: Vec<u32> = (1..=count).collect();
+    for some in numbers.chunks(20) {
+        for number in some {
+            writer.ask(&format!("r-{number}"), Ask::SendMessage(text(chat, &content(*number)))).await?;
+        }
+        for number in some {
+            let Payload::SendMessageAck(ack) = writer.answer(&format!("r-{number}")).await? else {
+                anyhow::bail!("{number} is not acknowledged")
+            };
+            anyhow::ensure!(ack.sequence == u64::from(*number), "{number} has the place {}", ack.sequence);
+        }
+    }
+    Ok(())
+}
+
+/// The places on each page of a chat, from its beginning.
+async fn pages(reader: &mut Speaker, chat: &str, limit: Option<u32>) -> anyhow::Result<Vec<Vec<u64>>> {
+    let (mut pages, mut after) = (Vec::new(), 0);
+    loop {
+        let page = reader.page(chat, after, limit).await?;
+        anyhow::ensure!(page.has_more == page.next_sequence.is_some(), "{limit:?} after {after}");
+        pages.push(page.messages.iter().map(|item| item.sequence).collect());
+        match page.next_sequence {
+            Some(next) => after = next - 1,
+            None => return Ok(pages),
+        }
+    }
+}
+
 async fn ws_m_07_nothing_answers_an_ack(place: Place) -> anyhow::Result<()> {
     let (ana, ben, chat) = two(&place).await?;
     let mut writer = Speaker::connect(&place, &ana, BOTH[0]).await?;
-    writer.say(&chat, "hi").await?;
+    // From here on nobody but the reader acknowledges for Ben.
+    let (token, rest) = (token_of(&ben)?, Rest::new(place.server(), ben.rest().device())?);
+    rest.use_tokens(ben.rest().tokens()?);
+    ben.stop().await;
     for protocol in BOTH {
-        let mut reader = Speaker::connect(&place, &ben, protocol).await?;
-        for (request, sequence) in [("", 1), ("will-be-ignored", 1), ("", 1_000_000)] {
-            reader.acknowledge(request, &chat, sequence).await?;
+        let mut reader = Speaker::connect_by(&place, &token, protocol).await?;
+        for (request, above) in [("", 0), ("will-be-ignored", 0), ("", 1_000_000), ("will-be-ignored", 1_000_000)] {
+            let sequence = writer.say(&chat, "hi").await?.sequence;
+            reader.acknowledge(request, &chat, sequence + above).await?;
+            // Acks of one chat go one by one: when this one has been done, an answer to that one would have been given.
+            let last = if above == 0 { writer.say(&chat, "and").await?.sequence } else { sequence };
+            let deadline = Instant::now() + WITHIN;
+            loop {
+                // One that waits is replaced by a higher one, so it may have to go again.
+                reader.acknowledge("", &chat, last).await?;
+                if pending(&rest, &chat).await? == 0 {
+                    break;
+                }
+                anyhow::ensure!(Instant::now() < deadline, "{protocol}: {last} was not acknowledged");
+                sleep(Duration::from_millis(50)).await;
+            }
             reader.nothing_before_this_heartbeat().await?;
         }
     }
     Ok(())
+}
+
+/// Messages of a chat that who asks has not acknowledged.
+async fn pending(rest: &Rest, chat: &str) -> anyhow::Result<u64> {
+    let chats = rest.chats().await?;
+    Ok(chats.iter().find(|summary| summary.chat_id == chat).context("listed")?.pending_ack_count)
 }
 
 async fn ws_m_08_what_others_send_answers_nothing(place: Place) -> anyhow::Result<()> {

@@ -18,9 +18,8 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Message, client::IntoClientRequest as _},
+    tungstenite::{Message, client::IntoClientRequest as _, http::Request},
 };
-use uuid::Uuid;
 
 use super::place::Place;
 
@@ -49,6 +48,11 @@ pub(crate) fn new_id() -> String {
     uuid::Builder::from_random_bytes(random()).into_uuid().to_string()
 }
 
+/// The access token of a login.
+pub(crate) fn token_of(client: &Client) -> anyhow::Result<String> {
+    Ok(client.rest().tokens()?.access_token)
+}
+
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).expect("randomness");
@@ -73,7 +77,7 @@ impl Speaker {
         client: &Client,
         protocol: &str,
     ) -> anyhow::Result<Self> {
-        Self::connect_with(place.gateway(gateway).await?, client, protocol, None).await
+        Self::connect_with(place.gateway(gateway).await?, &token_of(client)?, protocol, None).await
     }
 
     /// The same with a receive buffer of the kernel that is soon full.
@@ -83,27 +87,46 @@ impl Speaker {
         client: &Client,
         protocol: &str,
     ) -> anyhow::Result<Self> {
-        Self::connect_with(place.gateway(gateway).await?, client, protocol, Some(4096)).await
+        Self::connect_with(place.gateway(gateway).await?, &token_of(client)?, protocol, Some(4096)).await
+    }
+
+    /// Connects with that token, at the gateway whose turn it is.
+    pub(crate) async fn connect_by(place: &Place, token: &str, protocol: &str) -> anyhow::Result<Self> {
+        Self::connect_with(place.gateway(place.turn()).await?, token, protocol, None).await
+    }
+
+    /// The same with nothing to show but the URL.
+    pub(crate) async fn connect_by_url(place: &Place, token: &str, protocol: &str) -> anyhow::Result<Self> {
+        let (address, device) = (place.gateway(place.turn()).await?, new_id());
+        let request = format!("ws://{address}/v1/ws?token={token}&device_id={device}").into_client_request()?;
+        Self::establish(TcpStream::connect(address).await?, request, device, protocol).await
     }
 
     async fn connect_with(
         address: SocketAddr,
-        client: &Client,
+        token: &str,
         protocol: &str,
         buffer: Option<u32>,
     ) -> anyhow::Result<Self> {
-        let token = client.rest().tokens()?.access_token;
         let tcp = TcpSocket::new_v4()?;
         if let Some(bytes) = buffer {
             tcp.set_recv_buffer_size(bytes)?;
         }
-        let device = Uuid::from_bytes(random()).to_string();
+        let device = new_id();
         let mut request = format!("ws://{address}/v1/ws").into_client_request()?;
-        let headers = request.headers_mut();
-        headers.insert("authorization", format!("Bearer {token}").parse()?);
-        headers.insert("x-device-id", device.parse()?);
-        headers.insert("sec-websocket-protocol", protocol.parse()?);
-        let stream = tcp.connect(address).await?;
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        request.headers_mut().insert("x-device-id", device.parse()?);
+        Self::establish(tcp.connect(address).await?, request, device, protocol).await
+    }
+
+    /// Shakes hands, and waits for the first frame.
+    async fn establish(
+        stream: TcpStream,
+        mut request: Request<()>,
+        device: String,
+        protocol: &str,
+    ) -> anyhow::Result<Self> {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse()?);
         let (socket, response) = timeout(WITHIN, client_async(request, stream)).await??;
         let spoken = response.headers().get("sec-websocket-protocol").context("no subprotocol was agreed")?;
         anyhow::ensure!(spoken == protocol, "{spoken:?} instead of {protocol}");
@@ -118,7 +141,7 @@ impl Speaker {
     }
 
     pub(crate) async fn ask(&mut self, request_id: &str, payload: Ask) -> anyhow::Result<()> {
-        let frame = ClientFrame { request_id: request_id.to_owned(), payload: Some(payload) };
+        let frame = ClientFrame { request_id: request_id.to_owned(), trace_context: None, payload: Some(payload) };
         let message = if self.is_binary {
             Message::binary(frames::client_to_protobuf(&frame))
         } else {
