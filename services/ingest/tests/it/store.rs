@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     NotNow,
     /// The store is asked too much.
     Throttle,
+    /// All is well.
+    Nothing,
 }
 
 #[derive(Default)]
@@ -138,7 +140,7 @@ impl State {
                     members: nothing(batch.senders().len()),
                 });
             }
-            Some(Fault::LoseAnswer) | None => {}
+            Some(Fault::LoseAnswer | Fault::Nothing) | None => {}
         }
         if let Some(poison) = &self.poison
             && batch.messages.iter().any(|message| message.content.as_str() == poison)
