@@ -150,6 +150,8 @@ make_cgroup() {
     done
 }
 
+DEVICES=/var/lib/kubelet/device-plugins/kubelet.sock
+
 start_kubelet() {
     local node=$1 dir=$STATE/$1 ip
     ip=$(node_ip "$node")
@@ -186,9 +188,13 @@ makeIPTablesUtilChains: false
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi}
 YAML
+    # Every kubelet of a machine listens for devices at this path, which it clears first: two that start at once end with
+    # "address already in use". One after the other is fine, for no node here has devices.
+    rm -f "$DEVICES"
     start "kubelet-$node" nsenter "--net=/run/netns/ground-$node" "$NODE/kubelet" --config "$dir/kubelet.yaml" \
         --kubeconfig "$PKI/kubelet-$node.kubeconfig" --root-dir "$dir/kubelet" \
         --hostname-override "ground-$node" --node-ip "$ip"
+    WAIT_ON=kubelet-$node wait_for 60 "kubelet of node $node" test -S "$DEVICES"
 }
 
 start_proxy() {
