@@ -216,7 +216,7 @@ impl Log {
     /// # Errors
     /// When the log refuses.
     pub fn go_back(&self) -> anyhow::Result<u64> {
-        // As a member: the embedded log takes no offsets from anybody else.
+        // As a member, who alone may say where a group stands while it has any.
         let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
         consumer.subscribe(&[&self.topic()])?;
         let partitions = self.ends(&consumer)?.len();
