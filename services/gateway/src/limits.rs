@@ -80,19 +80,53 @@ impl Pace {
     }
 }
 
+/// Something for each key, as long as it is not idle.
+#[derive(Debug)]
+struct Kept<K, V> {
+    /// By key, and the number at which to look for idle ones.
+    by_key: Mutex<(HashMap<K, V>, usize)>,
+}
+
+impl<K: Eq + Hash, V> Kept<K, V> {
+    fn new() -> Self {
+        Self { by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+    }
+
+    /// What `ask` says of the key's own, which `fresh` makes; `is_idle` says whose may be forgotten.
+    fn with<T>(
+        &self,
+        key: K,
+        mut is_idle: impl FnMut(&mut V) -> bool,
+        fresh: impl FnOnce() -> V,
+        ask: impl FnOnce(&mut V) -> T,
+    ) -> T {
+        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, sweep_at) = &mut *guard;
+        if all.len() >= *sweep_at {
+            all.retain(|_, own| !is_idle(own));
+            *sweep_at = (all.len() * 2).max(SWEEP_FROM);
+        }
+        ask(all.entry(key).or_insert_with(fresh))
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.by_key.lock().expect("whole").0.len()
+    }
+}
+
 /// Token buckets, one a key.
 #[derive(Debug)]
 pub struct Buckets<K> {
     rate: Rate,
     refusal: &'static str,
-    /// By key, and the number at which to look for idle ones.
-    by_key: Mutex<(HashMap<K, Bucket>, usize)>,
+    kept: Kept<K, Bucket>,
 }
 
 impl<K: Eq + Hash> Buckets<K> {
     /// Full buckets; `refusal` is what a client is told when its own is empty.
     pub fn new(rate: Rate, refusal: &'static str) -> Self {
-        Self { rate, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+        Self { rate, refusal, kept: Kept::new() }
     }
 
     /// Takes a token.
@@ -100,14 +134,9 @@ impl<K: Eq + Hash> Buckets<K> {
     /// # Errors
     /// `RateLimited` with the seconds until there is one again.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Error> {
-        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let (buckets, sweep_at) = &mut *guard;
-        if buckets.len() >= *sweep_at {
-            buckets.retain(|_, bucket| self.rate.filled(*bucket, now) < self.rate.burst);
-            *sweep_at = (buckets.len() * 2).max(SWEEP_FROM);
-        }
-        let bucket = buckets.entry(key).or_insert(self.rate.full(now));
-        self.rate.take(bucket, now).map_err(|wait| limited(self.refusal, wait))
+        let is_idle = |bucket: &mut Bucket| self.rate.filled(*bucket, now) >= self.rate.burst;
+        let taken = self.kept.with(key, is_idle, || self.rate.full(now), |bucket| self.rate.take(bucket, now));
+        taken.map_err(|wait| limited(self.refusal, wait))
     }
 }
 
@@ -161,14 +190,13 @@ pub struct Windows<K> {
     limit: usize,
     within: Duration,
     refusal: &'static str,
-    /// By key, and the number at which to look for idle ones.
-    by_key: Mutex<(HashMap<K, Window>, usize)>,
+    kept: Kept<K, Window>,
 }
 
 impl<K: Eq + Hash> Windows<K> {
     /// At most `limit` events of a key `within` that time; `refusal` is what a client is told above it.
     pub fn new(limit: usize, within: Duration, refusal: &'static str) -> Self {
-        Self { limit, within, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+        Self { limit, within, refusal, kept: Kept::new() }
     }
 
     /// Counts an event.
@@ -176,17 +204,13 @@ impl<K: Eq + Hash> Windows<K> {
     /// # Errors
     /// `RateLimited` with the seconds until there is room again.
     pub fn admit(&self, key: K, now: Instant) -> Result<(), Error> {
-        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let (windows, sweep_at) = &mut *guard;
-        if windows.len() >= *sweep_at {
-            windows.retain(|_, window| {
-                window.forget(now);
-                !window.times.is_empty()
-            });
-            *sweep_at = (windows.len() * 2).max(SWEEP_FROM);
-        }
-        let window = windows.entry(key).or_insert_with(|| Window::new(self.limit, self.within));
-        window.admit(now).map_err(|wait| limited(self.refusal, wait))
+        let is_idle = |window: &mut Window| {
+            window.forget(now);
+            window.times.is_empty()
+        };
+        let fresh = || Window::new(self.limit, self.within);
+        let admitted = self.kept.with(key, is_idle, fresh, |window| window.admit(now));
+        admitted.map_err(|wait| limited(self.refusal, wait))
     }
 }
 
@@ -238,14 +262,13 @@ pub struct Tallies<K> {
     limit: u32,
     within: Duration,
     refusal: &'static str,
-    /// By key, and the number at which to look for idle ones.
-    by_key: Mutex<(HashMap<K, Tally>, usize)>,
+    kept: Kept<K, Tally>,
 }
 
 impl<K: Eq + Hash> Tallies<K> {
     /// At most `limit` events of a key `within` that time; `refusal` is what a client is told above it.
     pub fn new(limit: u32, within: Duration, refusal: &'static str) -> Self {
-        Self { limit, within, refusal, by_key: Mutex::new((HashMap::new(), SWEEP_FROM)) }
+        Self { limit, within, refusal, kept: Kept::new() }
     }
 
     /// Counts an event.
@@ -253,14 +276,10 @@ impl<K: Eq + Hash> Tallies<K> {
     /// # Errors
     /// `RateLimited` with the seconds until there is room again.
     pub fn take(&self, key: K, now: Instant) -> Result<(), Error> {
-        let mut guard = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tallies, sweep_at) = &mut *guard;
-        if tallies.len() >= *sweep_at {
-            tallies.retain(|_, tally| !tally.is_over(now, self.within));
-            *sweep_at = (tallies.len() * 2).max(SWEEP_FROM);
-        }
-        let tally = tallies.entry(key).or_insert(Tally { since: now, before: 0, now: 0 });
-        tally.admit(now, self.within, self.limit).map_err(|wait| limited(self.refusal, wait))
+        let is_idle = |tally: &mut Tally| tally.is_over(now, self.within);
+        let fresh = || Tally { since: now, before: 0, now: 0 };
+        let admitted = self.kept.with(key, is_idle, fresh, |tally| tally.admit(now, self.within, self.limit));
+        admitted.map_err(|wait| limited(self.refusal, wait))
     }
 }
 
@@ -310,7 +329,7 @@ mod tests {
             assert!(buckets.take(key, start).is_ok());
         }
         assert!(buckets.take(SWEEP_FROM, start + Duration::from_mins(1)).is_ok());
-        assert_eq!(buckets.by_key.lock().expect("whole").0.len(), 1);
+        assert_eq!(buckets.kept.count(), 1);
     }
 
     #[test]
@@ -355,7 +374,7 @@ mod tests {
             assert!(tallies.take(key, start).is_ok());
         }
         assert!(tallies.take(SWEEP_FROM, start + Duration::from_secs(2)).is_ok());
-        assert_eq!(tallies.by_key.lock().expect("whole").0.len(), 1);
+        assert_eq!(tallies.kept.count(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    row::Row,
+    row::{Row, crash::fanout_dies},
     run::{Evidence, On, Outcome, Scene, run_with},
 };
 use crate::{
@@ -116,7 +116,7 @@ impl Mutant {
                 Ok(vec![("seconds of talk", 3)])
             }
             Self::AckFirst | Self::ReuseSequence => kill_ingests(scene).await,
-            Self::CommitFirst => kill_fanouts(scene).await,
+            Self::CommitFirst => fanout_dies(scene).await,
             Self::StaleRoute => move_everybody(scene).await,
             Self::DeliverToRemoved => remove_somebody(scene).await,
             Self::DoubleRefresh => refresh_twice(scene).await,
@@ -145,19 +145,6 @@ async fn kill_ingests(scene: &mut Scene) -> anyhow::Result<Evidence> {
         }
     }
     Ok(vec![("ingests killed", kills)])
-}
-
-async fn kill_fanouts(scene: &mut Scene) -> anyhow::Result<Evidence> {
-    let mut kills = 0;
-    for number in 0..scene.rig.fanouts.len() {
-        scene.begins("kill a fanout");
-        scene.rig.fanouts[number].kill().await?;
-        scene.rig.repair().await?;
-        scene.ends("kill a fanout");
-        kills += 1;
-        sleep(Duration::from_secs(4)).await;
-    }
-    Ok(vec![("fanouts killed", kills)])
 }
 
 /// The clients of the first gateway lose their connections and come back at the second.

@@ -1,6 +1,6 @@
 //! The rows of the fault matrix: what each does to the system, and what it leaves to be promised.
 
-mod crash;
+pub(crate) mod crash;
 mod edge;
 mod members;
 mod people;
@@ -220,6 +220,9 @@ impl Row {
     pub(super) fn extra(self, random: &mut Random) -> Extra {
         if self == Self::FanoutDies {
             crash::fanout_points(random)
+        } else if self == Self::Broken(Mutant::CommitFirst) {
+            // Before they deliver what they have in hand.
+            crash::fanout_at(&["route.after"], random)
         } else if self == Self::GatewayDiesHoldingSends {
             crash::gateway_points(random)
         } else if self == Self::ChatmgmtDies {

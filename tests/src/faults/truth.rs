@@ -1,9 +1,6 @@
 //! What is there in the end: all of the store and all of the log, read by nobody's code but this.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use prost::Message as _;
@@ -92,28 +89,25 @@ pub async fn members(store: &str, prefix: &str, chat: &str) -> anyhow::Result<(V
     Ok((members, count))
 }
 
+/// The item of a table with that key, in the store's own form, if there is one at this moment.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn item(store: &str, table: &str, key: Value) -> anyhow::Result<Option<Value>> {
+    let asked = json!({"TableName": table, "Key": key, "ConsistentRead": true});
+    let item = ask(&http()?, store, "GetItem", &asked).await?["Item"].take();
+    Ok(Some(item).filter(|item| !item.is_null()))
+}
+
 async fn all_items(store: &str, table: &str) -> anyhow::Result<Vec<Value>> {
-    let http = reqwest::Client::builder().timeout(WITHIN).build()?;
-    // A local store looks at the form of a signature, not at the signature.
-    let signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
-                     SignedHeaders=host, Signature=0";
+    let http = http()?;
     let (mut items, mut after) = (Vec::new(), Value::Null);
     loop {
-        let mut ask = json!({"TableName": table, "ConsistentRead": true});
+        let mut asked = json!({"TableName": table, "ConsistentRead": true});
         if !after.is_null() {
-            ask["ExclusiveStartKey"] = after;
+            asked["ExclusiveStartKey"] = after;
         }
-        let request = http
-            .post(format!("http://{store}/"))
-            .header("authorization", signature)
-            .header("x-amz-date", "20260101T000000Z")
-            .header("x-amz-target", "DynamoDB_20120810.Scan")
-            .header("content-type", "application/x-amz-json-1.0")
-            .body(ask.to_string());
-        let answer = request.send().await.context("the store is not reached")?;
-        let status = answer.status();
-        let mut page: Value = serde_json::from_slice(&answer.bytes().await?)?;
-        anyhow::ensure!(status.is_success(), "the store refuses to scan {table}: {page}");
+        let mut page = ask(&http, store, "Scan", &asked).await?;
         if let Value::Array(found) = page["Items"].take() {
             items.extend(found);
         }
@@ -122,6 +116,28 @@ async fn all_items(store: &str, table: &str) -> anyhow::Result<Vec<Value>> {
             return Ok(items);
         }
     }
+}
+
+fn http() -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().timeout(WITHIN).build()?)
+}
+
+async fn ask(http: &reqwest::Client, store: &str, operation: &str, asked: &Value) -> anyhow::Result<Value> {
+    // A local store looks at the form of a signature, not at the signature.
+    let signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
+                     SignedHeaders=host, Signature=0";
+    let request = http
+        .post(format!("http://{store}/"))
+        .header("authorization", signature)
+        .header("x-amz-date", "20260101T000000Z")
+        .header("x-amz-target", format!("DynamoDB_20120810.{operation}"))
+        .header("content-type", "application/x-amz-json-1.0")
+        .body(asked.to_string());
+    let answer = request.send().await.context("the store is not reached")?;
+    let status = answer.status();
+    let found: Value = serde_json::from_slice(&answer.bytes().await?)?;
+    anyhow::ensure!(status.is_success(), "the store refuses {operation} of {}: {found}", asked["TableName"]);
+    Ok(found)
 }
 
 fn text(item: &Value, name: &str) -> anyhow::Result<String> {
@@ -149,8 +165,6 @@ impl Log {
     fn consumer(&self, group: &str) -> anyhow::Result<BaseConsumer> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
-        // As the group itself does; the embedded log has each change of a group last as long as a session.
-        config.set("session.timeout.ms", "6000").set("partition.assignment.strategy", "cooperative-sticky");
         Ok(config.set("fetch.wait.max.ms", "50").create()?)
     }
 
@@ -216,19 +230,12 @@ impl Log {
     /// # Errors
     /// When the log refuses.
     pub fn go_back(&self) -> anyhow::Result<u64> {
-        // As a member, who alone may say where a group stands while it has any.
         let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
-        consumer.subscribe(&[&self.topic()])?;
-        let partitions = self.ends(&consumer)?.len();
-        let begun = Instant::now();
-        while consumer.assignment()?.count() < partitions {
-            anyhow::ensure!(begun.elapsed() < WITHIN, "the group did not give us its partitions");
-            drop(consumer.poll(POLL));
-        }
-        let (mut first, mut asked) = (TopicPartitionList::new(), TopicPartitionList::new());
-        for partition in consumer.assignment()?.elements() {
-            first.add_partition_offset(partition.topic(), partition.partition(), Offset::Offset(0))?;
-            asked.add_partition(partition.topic(), partition.partition());
+        let mut first = TopicPartitionList::new();
+        let mut asked = TopicPartitionList::new();
+        for partition in self.ends(&consumer)?.keys() {
+            first.add_partition_offset(&self.topic(), *partition, Offset::Offset(0))?;
+            asked.add_partition(&self.topic(), *partition);
         }
         let committed = consumer.committed_offsets(asked, WITHIN)?;
         consumer.commit(&first, CommitMode::Sync)?;

@@ -1,6 +1,6 @@
 //! The store is restored to an earlier moment: what came after is lost, and no place is given out twice (D3.9).
 
-use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
+use std::{collections::BTreeMap, fs::DirEntry, path::Path, process::Output, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -13,14 +13,20 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// By how many places a counter is raised.
 const RAISED_BY: u64 = 1 << 20;
 
-/// Copies the store's files; no process has them.
-fn copy_store(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// The store's files, which no process has.
+fn store_files(folder: &Path) -> anyhow::Result<Vec<DirEntry>> {
+    let all = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(all.into_iter().filter(|file| file.file_name().to_string_lossy().starts_with("store.sqlite")).collect())
+}
+
+/// Puts the store as it is in one folder into the place of that in the other.
+fn put_store(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("store.sqlite") {
-            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
-        }
+    for old in store_files(to)? {
+        std::fs::remove_file(old.path())?;
+    }
+    for file in store_files(from)? {
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
     }
     Ok(())
 }
@@ -53,7 +59,7 @@ async fn what_is_said_after_a_restore_has_places_of_its_own() -> anyhow::Result<
 
     let backup = world.folder().join("backup");
     assert!(world.stop().await?, "it ended well");
-    copy_store(&world.data(), &backup)?;
+    put_store(&world.data(), &backup)?;
     world.restart().await?;
     for text in ["three", "four", "five"] {
         assert!(ben.send(&chat, text).await?.sequence > 2);
@@ -61,13 +67,7 @@ async fn what_is_said_after_a_restore_has_places_of_its_own() -> anyhow::Result<
     ana.wait_for(&chat, 5, WITHIN).await?;
 
     assert!(world.stop().await?, "it ended well");
-    for entry in std::fs::read_dir(world.data())? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("store.sqlite") {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    copy_store(&backup, &world.data())?;
+    put_store(&backup, &world.data())?;
     let variables = [("DATA", world.data().display().to_string()), ("LOG_FORMAT", "json".to_owned())];
     let variables: BTreeMap<String, String> = variables.map(|(name, value)| (name.to_owned(), value)).into();
     let mut systems = Service::start("systems", "systems", world.folder(), &variables)?;

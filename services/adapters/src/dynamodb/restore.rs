@@ -31,7 +31,7 @@ pub(super) const LAST_PLACE: &str = "last_sequence";
 const RAISED_FOR: &str = "raised_for";
 /// Counters that are raised at a time.
 const AT_ONCE: usize = 16;
-/// How often the store is asked for a page of counters before the whole fails.
+/// How often the store is asked for something before the whole fails.
 const ATTEMPTS: u32 = 8;
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(5) };
 
@@ -123,32 +123,22 @@ impl Store {
 
     /// A page of counters, and where the next begins.
     async fn counters(&self, from: Option<Item>, ids: &dyn Ids) -> Result<(Vec<Counter>, Option<Item>), Error> {
-        let mut attempt = 0;
-        loop {
-            // Leases lie in the same table and count nothing.
-            let scan = self
-                .client
-                .scan()
-                .table_name(self.table(Table::ChatCounters))
-                .consistent_read(true)
-                .filter_expression("attribute_exists(sequence_counter)")
-                .set_exclusive_start_key(from.clone());
-            match scan.send().await {
-                Ok(page) => {
-                    let counters = page.items().iter().map(read_counter).collect::<Result<_, _>>()?;
-                    return Ok((counters, page.last_evaluated_key));
-                }
-                Err(error) if attempt + 1 == ATTEMPTS => return Err(failed(error)),
-                Err(_) => {}
-            }
-            tokio::time::sleep(BACKOFF.delay(attempt, ids)).await;
-            attempt += 1;
-        }
+        // Leases lie in the same table and count nothing.
+        let scan = self
+            .client
+            .scan()
+            .table_name(self.table(Table::ChatCounters))
+            .consistent_read(true)
+            .filter_expression("attribute_exists(sequence_counter)")
+            .set_exclusive_start_key(from);
+        let page = again(ids, async || scan.clone().send().await.map_err(failed)).await?;
+        let counters = page.items().iter().map(read_counter).collect::<Result<_, _>>()?;
+        Ok((counters, page.last_evaluated_key))
     }
 
     /// The highest place of the chat that has an item.
-    async fn last_stored(&self, chat: ChatId) -> Result<Sequence, Error> {
-        let newest = self
+    async fn last_stored(&self, chat: ChatId, ids: &dyn Ids) -> Result<Sequence, Error> {
+        let query = self
             .client
             .query()
             .table_name(self.table(Table::Messages))
@@ -156,10 +146,8 @@ impl Store {
             .scan_index_forward(false)
             .key_condition_expression("chat_id = :chat")
             .expression_attribute_values(":chat", text(chat))
-            .limit(1)
-            .send()
-            .await
-            .map_err(failed)?;
+            .limit(1);
+        let newest = again(ids, async || query.clone().send().await.map_err(failed)).await?;
         newest.items().first().map_or(Ok(Sequence(0)), |item| read_number(item, "sequence").map(Sequence))
     }
 
@@ -171,7 +159,7 @@ impl Store {
         ids: &dyn Ids,
     ) -> anyhow::Result<()> {
         // Tables that were restored each by itself may part by a batch that was just being stored.
-        let last = self.last_stored(counter.chat).await?.max(counter.at);
+        let last = self.last_stored(counter.chat, ids).await?.max(counter.at);
         let to = last.0.checked_add(restore.by).filter(|to| *to <= limits::MAX_SEQUENCE);
         let to = to.context("there are no places left")?;
         // What was not on the log at that moment still has to get there: then the publisher passes over the gap.
@@ -211,6 +199,21 @@ impl Store {
         match transact::write(self, ids, items).await? {
             Outcome::Committed => Ok(()),
             Outcome::Refused(_) => anyhow::bail!("it moved meanwhile: no service may run on these tables"),
+        }
+    }
+}
+
+/// A read, which is asked again when it fails: a whole table is read, and the store may find that too much at a time.
+async fn again<T>(ids: &dyn Ids, read: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let mut attempt = 0;
+    loop {
+        match read().await {
+            Err(error) if attempt + 1 < ATTEMPTS => {
+                tracing::debug!("a read for a restore failed, trying on: {error}");
+                tokio::time::sleep(BACKOFF.delay(attempt, ids)).await;
+                attempt += 1;
+            }
+            last => return last,
         }
     }
 }

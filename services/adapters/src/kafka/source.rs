@@ -22,6 +22,7 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers as _},
     statistics,
+    topic_partition_list::TopicPartitionListElem,
     types::RDKafkaRespErr,
 };
 use tokio::sync::{mpsc, watch};
@@ -211,12 +212,14 @@ impl EventSource for Source {
 
     async fn pause(&self, partitions: &[Partition]) -> Result<(), Error> {
         let list = self.topics.list(partitions);
-        self.blocking("the log consumer did not pause", move |consumer| consumer.pause(&list)).await
+        let pause = move |consumer: &BaseConsumer<_>| consumer.pause(&list).and_then(|()| each_done(&list));
+        self.blocking("the log consumer did not pause", pause).await
     }
 
     async fn resume(&self, partitions: &[Partition]) -> Result<(), Error> {
         let list = self.topics.list(partitions);
-        self.blocking("the log consumer did not resume", move |consumer| consumer.resume(&list)).await
+        let resume = move |consumer: &BaseConsumer<_>| consumer.resume(&list).and_then(|()| each_done(&list));
+        self.blocking("the log consumer did not resume", resume).await
     }
 
     fn lag(&self) -> Vec<(Partition, u64)> {
@@ -288,23 +291,29 @@ impl Polling {
     fn carry_out_change(&self) -> bool {
         let Some(change) = self.consumer.context().take() else { return true };
         let partitions = self.topics.partitions(change.list());
-        let announced = match &change {
-            Change::Assign(_) => self.hand_over.blocking_send(Ok(Occurrence::Assigned(partitions))).is_ok(),
-            Change::Revoke(_) => {
-                self.hand_over.blocking_send(Ok(Occurrence::Revoked(partitions))).is_ok()
-                    && self.told_to_go.recv().is_ok()
+        match &change {
+            // Ours before it is announced, for a pause of what is not ours yet would not last.
+            Change::Assign(_) => {
+                self.carry_out(&change);
+                self.hand_over.blocking_send(Ok(Occurrence::Assigned(partitions))).is_ok()
             }
-        };
-        if let Change::Revoke(list) = &change
-            && let Err(error) = self.consumer.resume(list)
-        {
-            // The library keeps a pause over the assignment, also for who has the partition again later.
-            tracing::warn!("partitions that go were not resumed: {error}");
+            Change::Revoke(list) => {
+                let announced = self.hand_over.blocking_send(Ok(Occurrence::Revoked(partitions))).is_ok()
+                    && self.told_to_go.recv().is_ok();
+                // The library keeps a pause over the assignment, also for who has the partition again later.
+                if let Err(error) = self.consumer.resume(list) {
+                    tracing::warn!("partitions that go were not resumed: {error}");
+                }
+                self.carry_out(&change);
+                announced
+            }
         }
+    }
+
+    fn carry_out(&self, change: &Change) {
         if let Err(error) = change.carry_out(&self.consumer) {
             tracing::warn!("a change of the log's assignment failed: {error}");
         }
-        announced
     }
 }
 
@@ -405,6 +414,11 @@ impl ConsumerContext for Rebalances {
             *lock(&self.changed) = Some(change);
         }
     }
+}
+
+/// What the library answers for each partition, which its answer for the whole list does not hold.
+fn each_done(list: &TopicPartitionList) -> KafkaResult<()> {
+    list.elements().iter().try_for_each(TopicPartitionListElem::error)
 }
 
 /// Between full names and roles.

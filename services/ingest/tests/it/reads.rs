@@ -1,8 +1,13 @@
 //! Sync, heads and delivery acknowledgements, as gateway calls them.
 
-use domain::{ErrorKind, message::Content};
+use domain::{
+    ErrorKind,
+    ids::{ChatId, UserId},
+    message::Content,
+};
 use proto::messaging::v1::{
-    AckDeliveryRequest, HeadsRequest, PersistMessageRequest, SyncMessagesRequest, ingest_server::Ingest as _,
+    AckDeliveryRequest, HeadsRequest, PersistMessageRequest, SyncMessagesRequest, SyncMessagesResponse,
+    ingest_server::Ingest as _,
 };
 use tonic::Request;
 
@@ -10,6 +15,18 @@ use crate::world::{Node, World};
 
 fn error_kind(status: &tonic::Status) -> ErrorKind {
     platform::wire::from_status(status).kind()
+}
+
+async fn page(
+    node: &Node,
+    chat: ChatId,
+    user: UserId,
+    after: u64,
+    limit: u32,
+) -> Result<SyncMessagesResponse, tonic::Status> {
+    let (chat_id, user_id) = (chat.to_string(), user.to_string());
+    let request = SyncMessagesRequest { chat_id, user_id, after_sequence: after, limit };
+    node.api.sync_messages(Request::new(request)).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test]
@@ -20,18 +37,15 @@ async fn a_page_is_contiguous_says_whether_there_is_more_and_shows_ones_own_ids(
     for place in 0..5 {
         node.send(world.draft(chat, members[place % 2], "x")).await.expect("stored");
     }
-    let page = |after, limit, user: domain::ids::UserId| {
-        let (chat_id, user_id) = (chat.to_string(), user.to_string());
-        node.api.sync_messages(Request::new(SyncMessagesRequest { chat_id, user_id, after_sequence: after, limit }))
-    };
-    let first = page(1, 3, members[0]).await.expect("a page").into_inner();
+    let page = async |after, limit, user| page(&node, chat, user, after, limit).await;
+    let first = page(1, 3, members[0]).await.expect("a page");
     let sequences: Vec<_> = first.messages.iter().map(|item| item.sequence).collect();
     assert_eq!((sequences.as_slice(), first.has_more), (&[2, 3, 4][..], true));
     let own: Vec<_> = first.messages.iter().map(|item| item.client_message_id.is_some()).collect();
     assert_eq!(own, [false, true, false]);
-    let last = page(4, 3, members[0]).await.expect("a page").into_inner();
+    let last = page(4, 3, members[0]).await.expect("a page");
     assert_eq!((last.messages.len(), last.has_more), (1, false));
-    let past = page(5, 3, members[0]).await.expect("a page").into_inner();
+    let past = page(5, 3, members[0]).await.expect("a page");
     assert_eq!((past.messages.len(), past.has_more), (0, false));
     assert_eq!(error_kind(&page(0, 3, world.user()).await.expect_err("refused")), ErrorKind::NotAMember);
     assert_eq!(error_kind(&page(0, 501, members[0]).await.expect_err("refused")), ErrorKind::InvalidArgument);
@@ -47,9 +61,7 @@ async fn behind_a_gap_there_is_more_only_when_there_is_a_message() {
     }
     let top = world.store.raise(chat, 1 << 20).0;
     let page = async |after, limit| {
-        let (chat_id, user_id) = (chat.to_string(), members[0].to_string());
-        let request = SyncMessagesRequest { chat_id, user_id, after_sequence: after, limit };
-        let page = node.api.sync_messages(Request::new(request)).await.expect("a page").into_inner();
+        let page = page(&node, chat, members[0], after, limit).await.expect("a page");
         (page.messages.iter().map(|item| item.sequence).collect::<Vec<_>>(), page.has_more)
     };
     assert_eq!(page(1, 2).await, (vec![2, 3], false));
@@ -70,9 +82,7 @@ async fn a_page_stays_within_256_kilobytes_of_json() {
         draft.content = Content::new("", &"\"".repeat(4096)).expect("valid");
         node.send(draft).await.expect("stored");
     }
-    let (chat_id, user_id) = (chat.to_string(), members[0].to_string());
-    let request = SyncMessagesRequest { chat_id, user_id, after_sequence: 0, limit: 500 };
-    let page = node.api.sync_messages(Request::new(request)).await.expect("a page").into_inner();
+    let page = page(&node, chat, members[0], 0, 500).await.expect("a page");
     assert!(page.has_more);
     assert_eq!(page.messages.len(), 31);
 }

@@ -106,8 +106,12 @@ pub(super) async fn ingest_dies_in_silence(scene: &mut Scene) -> anyhow::Result<
 
 /// Row 6: at one of these points a fanout dies after some batches; each of the two at another moment.
 pub(super) fn fanout_points(random: &mut Random) -> Extra {
-    let points = ["route.before", "route.after", "deliver.after", "offset.before", "offset.after"];
-    let point = *random.one_of(&points);
+    fanout_at(&["route.before", "route.after", "deliver.after", "offset.before", "offset.after"], random)
+}
+
+/// Both fanouts die at one of these.
+pub(super) fn fanout_at(points: &[&str], random: &mut Random) -> Extra {
+    let point = *random.one_of(points);
     let mut armed = |name| {
         let count = random.below(60) + 60;
         (name, "FAILPOINTS", format!("{point}={count}*off->return(abort)"))
@@ -115,7 +119,7 @@ pub(super) fn fanout_points(random: &mut Random) -> Extra {
     vec![armed("fanout-0"), armed("fanout-1")]
 }
 
-pub(super) async fn fanout_dies(scene: &mut Scene) -> anyhow::Result<Evidence> {
+pub(in crate::faults) async fn fanout_dies(scene: &mut Scene) -> anyhow::Result<Evidence> {
     scene.begins("a fanout dies");
     let dead = one_ends(&mut scene.rig.fanouts).await?;
     sleep(Duration::from_secs(1)).await;

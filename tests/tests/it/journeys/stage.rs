@@ -146,24 +146,7 @@ impl Stage {
     }
 
     async fn item(&self, table: &str, key: Value) -> anyhow::Result<Option<Value>> {
-        // A local store looks at the form of a signature, not at the signature.
-        let signature = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
-                         SignedHeaders=host, Signature=0";
-        let ask = json!({"TableName": format!("{}{table}", self.tables), "Key": key, "ConsistentRead": true});
-        let request = reqwest::Client::builder()
-            .timeout(WITHIN)
-            .build()?
-            .post(format!("http://{}/", self.store))
-            .header("authorization", signature)
-            .header("x-amz-date", "20260101T000000Z")
-            .header("x-amz-target", "DynamoDB_20120810.GetItem")
-            .header("content-type", "application/x-amz-json-1.0")
-            .body(ask.to_string());
-        let answer = request.send().await.context("the store is not reached")?;
-        let status = answer.status();
-        let mut found: Value = serde_json::from_slice(&answer.bytes().await?)?;
-        anyhow::ensure!(status.is_success(), "the store refuses to read from {table}: {found}");
-        Ok(Some(found["Item"].take()).filter(|item| !item.is_null()))
+        truth::item(&self.store, &format!("{}{table}", self.tables), key).await
     }
 
     /// Events of a chat, in the order of its partition, once that message's is there: `MessagePersisted` each.
