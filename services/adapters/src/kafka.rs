@@ -110,7 +110,7 @@ pub(crate) fn millis(duration: Duration) -> String {
 pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(log.facility = facility, "log client: {line}");
+            tracing::error!(event = "log.client_failed", log.facility = facility, "log client: {line}");
         }
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
             tracing::debug!(log.facility = facility, "log client: {line}");
@@ -126,7 +126,7 @@ pub(crate) fn log_error(error: &KafkaError, reason: &str) {
     let reason: Cow<'_, str> = if reason.is_empty() { error.to_string().into() } else { reason.into() };
     // Each broker and each try says so; once all are away is what somebody has to know.
     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-        tracing::warn!("the log is not reachable: {reason}");
+        tracing::warn!(event = "log.unreachable", error.message = %reason, "the log is not reachable");
     } else {
         tracing::debug!("the log is not well: {reason}");
     }

@@ -17,6 +17,7 @@ use domain::{
     user::Phone,
 };
 use http::StatusCode;
+use platform::telemetry::SECURITY;
 use proto::messaging::v1 as pb;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
@@ -110,7 +111,7 @@ impl Auth {
         } else {
             tracing::warn!(event = "auth.otp_delivery_failed", "a code could not be read again, none was sent");
         }
-        tracing::info!(event = "auth.otp_requested", phone_hash = %hash, "a code was requested for {hash}");
+        tracing::info!(target: SECURITY, event = "auth.otp_requested", phone_hash = %hash, "a code was requested for {hash}");
         self.needs.metrics.auth(AuthEvent::OtpRequested);
         Ok(pb::RequestOtpResponse {
             phone_number: asked.phone_number.clone(),
@@ -133,7 +134,13 @@ impl Auth {
         self.needs.sessions.close(session.id).await?;
         self.needs.metrics.auth(AuthEvent::LoggedOut);
         let (user, session) = (holder.user, session.id);
-        tracing::info!(event = "auth.logout", user_id = %user, session_id = %session, "{user} ended session {session}");
+        tracing::info!(
+            target: SECURITY,
+            event = "auth.logout",
+            user_id = %user,
+            session_id = %session,
+            "{user} ended session {session}"
+        );
         Ok(())
     }
 

@@ -103,9 +103,21 @@ pub fn text<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
 pub fn refuse(call: &'static str, error: &Error) -> Status {
     let kind = error.kind();
     if kind == ErrorKind::Internal {
-        tracing::error!(call, "{call} failed: {error}");
+        tracing::error!(
+            event = "call.failed",
+            call,
+            error.code = wire::code(error),
+            error.message = %error,
+            "{call} failed"
+        );
     } else if kind == ErrorKind::Unavailable {
-        tracing::warn!(call, "{call} could not be served: {error}");
+        tracing::warn!(
+            event = "call.unavailable",
+            call,
+            error.code = wire::code(error),
+            error.message = %error,
+            "{call} could not be served"
+        );
     } else {
         tracing::debug!(call, "{call} was refused: {error}");
     }

@@ -17,7 +17,7 @@ use domain::{
     },
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
-use platform::{Process, retry::Backoff};
+use platform::{Process, retry::Backoff, wire};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family},
@@ -159,7 +159,12 @@ impl Publisher {
                 Ok(()) => is_away = false,
                 Err(error) if !is_away => {
                     is_away = true;
-                    tracing::warn!("shard {} of the outbox can't be published now: {error}", shard.0);
+                    tracing::warn!(
+                        event = "outbox.away",
+                        error.code = wire::code(&error),
+                        error.message = %error,
+                        "shard {} of the outbox can't be published now", shard.0
+                    );
                 }
                 Err(_) => {}
             }
@@ -247,9 +252,11 @@ impl Publisher {
             if let Err(failure) = self.publish(entry).await {
                 self.metrics.count(Ending::Failed);
                 tracing::error!(
+                    event = "outbox.publish_failed",
                     chat.id = %entry.event.chat,
                     event.id = %entry.event.id,
-                    "lifecycle_event_publish_failed: event {} of chat {}: {failure}", entry.event.id, entry.event.chat,
+                    error.message = %failure,
+                    "event {} of chat {} is not published", entry.event.id, entry.event.chat,
                 );
                 return Err(Error::unavailable("the log did not take an event", failure));
             }

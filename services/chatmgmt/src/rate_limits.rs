@@ -8,6 +8,8 @@ use domain::{
     ports::{AuthLimits, auth_limits::Counter},
 };
 
+use platform::wire;
+
 use crate::metrics::{AuthEvent, Metrics};
 
 /// What a limit means while the cache is away (D6.5).
@@ -51,7 +53,12 @@ impl RateLimits {
         let count = match self.counters.count(counter, limit.within).await {
             Ok(count) => count,
             Err(error) if limit.when_away == WhenAway::Allow => {
-                tracing::warn!("a rate limit was not checked: {error}");
+                tracing::warn!(
+                    event = "limit.not_checked",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "a rate limit was not checked"
+                );
                 self.metrics.auth(AuthEvent::LimitSkipped);
                 return Ok(());
             }

@@ -10,6 +10,7 @@ use domain::{
     ports::{self, auth_limits::Counter},
     user::{DisplayName, Phone, PhoneHash, User},
 };
+use platform::telemetry::SECURITY;
 use proto::messaging::v1 as pb;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
@@ -101,7 +102,14 @@ impl Users {
             }
         }
         let (who, asked, hits) = (holder.user, phones.len(), answer.users.len());
-        tracing::info!(event = "users.lookup", user_id = %who, asked, hits, "{who} looked {asked} phones up");
+        tracing::info!(
+            target: SECURITY,
+            event = "users.lookup",
+            user_id = %who,
+            asked,
+            hits,
+            "{who} looked {asked} phones up"
+        );
         Ok(answer)
     }
 }

@@ -145,7 +145,11 @@ fn follow_public_keys(verifier: Arc<Verifier>, process: &Process) {
     process.spawn("public keys", async move {
         while stop.run_until_cancelled(tokio::time::sleep(KEYS_EVERY)).await.is_some() {
             if let Err(error) = verifier.reload() {
-                tracing::warn!("public keys could not be read again, the old ones stay: {error:#}");
+                tracing::warn!(
+                    event = "auth.keys_unreadable",
+                    error.message = %format_args!("{error:#}"),
+                    "public keys could not be read again, the old ones stay"
+                );
             }
         }
         Ok(())

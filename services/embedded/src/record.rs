@@ -86,7 +86,7 @@ async fn forward(State(recorder): State<Arc<Recorder>>, request: Request<Body>) 
     let response = match answered {
         Ok(response) => response.map(Body::new),
         Err(error) => {
-            tracing::warn!("the embedded store did not answer: {error}");
+            tracing::warn!(event = "store.no_answer", error.message = %error, "the embedded store did not answer");
             StatusCode::BAD_GATEWAY.into_response()
         }
     };
@@ -94,7 +94,7 @@ async fn forward(State(recorder): State<Arc<Recorder>>, request: Request<Body>) 
     line["done"] = recorder.clock.now().0.into();
     line["status"] = response.status().as_u16().into();
     if recorder.lines.send(format!("{line}\n")).await.is_err() {
-        tracing::warn!("a store call was not recorded");
+        tracing::warn!(event = "store.not_recorded", "a store call was not recorded");
     }
     response
 }

@@ -11,7 +11,7 @@ use domain::{
     },
 };
 use futures_util::future::join_all;
-use platform::{broken, failpoint};
+use platform::{broken, failpoint, wire};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -91,12 +91,22 @@ impl Attempts {
         let routes = match looked_up {
             Ok(routes) => Looked::Together(routes),
             Err(error) if error.kind().is_retryable() => {
-                tracing::warn!("members and routes are not known, so their partitions wait: {error}");
+                tracing::warn!(
+                    event = "routes.away",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "members and routes are not known, so their partitions wait"
+                );
                 Looked::Away(error.kind())
             }
             // One of them may be at fault, which must not be held against the others.
             Err(error) => {
-                tracing::warn!("members and routes are looked up for each record alone: {error}");
+                tracing::warn!(
+                    event = "routes.refused",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "members and routes are looked up for each record alone"
+                );
                 Looked::Alone
             }
         };
@@ -192,18 +202,26 @@ impl Attempts {
         let _in_hop = entry.event.as_ref().ok().map(|event| event.span.enter());
         match kept {
             Ok(()) => {
-                tracing::warn!(topic, number, offset, "record {topic}/{number}/{offset} is a dead letter: {reason}");
+                tracing::warn!(
+                    event = "record.dead",
+                    topic,
+                    number,
+                    offset,
+                    error.message = %reason,
+                    "record {topic}/{number}/{offset} is a dead letter"
+                );
                 self.route.metrics.dead(dead_for);
                 Ok(())
             }
             Err(error) => {
-                let code = platform::wire::codes(error.kind()).frame;
                 tracing::warn!(
+                    event = "record.dead_letter_failed",
                     topic,
                     number,
                     offset,
-                    error.code = code,
-                    "record {topic}/{number}/{offset} was not given up: {error}"
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "record {topic}/{number}/{offset} was not given up"
                 );
                 Err(ErrorKind::Unavailable)
             }

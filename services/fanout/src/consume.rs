@@ -18,7 +18,7 @@ use domain::{
     },
 };
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use platform::{Gate, Process, broken, failpoint, retry::Backoff};
+use platform::{Gate, Process, broken, failpoint, retry::Backoff, wire};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -250,7 +250,12 @@ impl Consume {
                     }
                 }
                 // It is tried again with the next records or outcome.
-                Err(error) => tracing::warn!("{} partitions were not paused or resumed: {error}", partitions.len()),
+                Err(error) => tracing::warn!(
+                    event = "partitions.pause_failed",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "{} partitions were not paused or resumed", partitions.len()
+                ),
             }
         }
         self.measure();
@@ -279,7 +284,12 @@ impl Consume {
     fn note_commit(&mut self, (offsets, result): Committed) {
         self.commit = None;
         let Err(error) = result else { return };
-        tracing::warn!("the offsets of {} partitions are not committed yet: {error}", offsets.len());
+        tracing::warn!(
+            event = "offsets.commit_failed",
+            error.code = wire::code(&error),
+            error.message = %error,
+            "the offsets of {} partitions are not committed yet", offsets.len()
+        );
         self.commit_at = Some(Instant::now() + self.limits.retry_cap);
         for (partition, offset) in offsets {
             // They go with the next commit, unless it is further already.
@@ -303,7 +313,10 @@ impl Consume {
                 Some(ended) = self.running.next() => ended.context("an attempt failed")?,
                 Some(outcome) = self.outcomes.1.recv() => self.take_in(outcome).await,
                 () = sleep_until(deadline) => {
-                    tracing::warn!("records of partitions that go were not finished: their next owner repeats them");
+                    tracing::warn!(
+                        event = "partitions.left_unfinished",
+                        "records of partitions that go were not finished: their next owner repeats them"
+                    );
                     break;
                 }
             }
@@ -312,7 +325,7 @@ impl Consume {
             if let Ok(committed) = timeout(self.limits.finish_timeout, commit).await {
                 self.note_commit(committed);
             } else {
-                tracing::warn!("a commit of offsets did not end in time");
+                tracing::warn!(event = "offsets.commit_late", "a commit of offsets did not end in time");
             }
         }
         self.commit_at = None;
@@ -322,7 +335,7 @@ impl Consume {
             if let Ok(committed) = timeout(self.limits.finish_timeout, commit).await {
                 self.note_commit(committed);
             } else {
-                tracing::warn!("the last commit of offsets did not end in time");
+                tracing::warn!(event = "offsets.commit_late", "the last commit of offsets did not end in time");
             }
         }
         for partition in partitions {

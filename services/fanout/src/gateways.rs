@@ -100,7 +100,12 @@ impl Gateways {
                 Ok(Err(error)) => error.to_string(),
                 Err(late) => late.to_string(),
             };
-            tracing::warn!(gateway = %name, "users of {name} are not told that they missed something: {failed}");
+            tracing::warn!(
+                event = "owed.not_told",
+                gateway = %name,
+                error.message = %failed,
+                "users of {name} are not told that they missed something"
+            );
         }
     }
 

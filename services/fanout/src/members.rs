@@ -11,6 +11,7 @@ use domain::{
     },
 };
 use futures_util::{StreamExt as _, stream};
+use platform::wire;
 
 use crate::{config::Limits, metrics::Metrics};
 
@@ -72,7 +73,13 @@ impl Members {
             .buffer_unordered(self.look_ups);
         while let Some((chat, members)) = asked.next().await {
             let members = members.map_err(|error| {
-                tracing::warn!(chat.id = %chat, "the members of {chat} are not known: {error}");
+                tracing::warn!(
+                    event = "members.unknown",
+                    chat.id = %chat,
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "the members of {chat} are not known"
+                );
                 error.kind()
             });
             all.insert(chat, members);

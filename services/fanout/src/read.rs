@@ -54,7 +54,12 @@ pub(crate) fn read(record: &Record) -> Result<Event, String> {
     let event = envelope.event.ok_or("an unknown event type")?;
     if envelope.event_version != 1 {
         let (topic, version) = (record.partition.topic, envelope.event_version);
-        tracing::warn!(topic, version, "an event of version {version} on {topic} is read as version 1");
+        tracing::warn!(
+            event = "record.version_unknown",
+            topic,
+            version,
+            "an event of version {version} on {topic} is read as version 1"
+        );
     }
     let (chat_id, kind) = match event {
         envelope::Event::MessagePersisted(message) => (message.chat_id.clone(), message_kind(message)?),

@@ -16,7 +16,7 @@ use domain::{
     ports::{ConnectionRegistry, MessageHistory},
     route::GatewayId,
 };
-use platform::{broken, trace};
+use platform::{broken, trace, wire};
 use proto::messaging::v1::{DeliveryAnswer, DeliveryFrame, Message, delivery_answer::Outcome, delivery_frame::Push};
 use tracing::{Instrument as _, field};
 
@@ -153,6 +153,16 @@ impl Route {
                 let push = Push::Message(message.clone());
                 let way = span.in_scope(|| self.put_on_the_way(context, push, members, &event.origin, routes));
                 span.record("online.count", way.online);
+                span.in_scope(|| {
+                    tracing::debug!(
+                        event = "message.routed",
+                        operation = "route",
+                        message.id = message.message_id,
+                        chat.id = %event.chat,
+                        user.id = message.sender_id,
+                        "message {} goes to {} gateways", message.message_id, way.sent.len()
+                    );
+                });
                 on_the_way.push(way);
                 passed_on.pass(event.chat, *sequence);
                 self.count(Fate::PassedOn);
@@ -231,12 +241,22 @@ impl Route {
             Err(late) => Err(Error::unavailable("the store did not tell in time what the log skipped", late)),
         };
         let (found, missing) = found.map_err(|error| {
-            tracing::warn!(chat.id = %chat, "what the log skipped of {chat} is not known: {error}");
+            tracing::warn!(
+                event = "hole.unknown",
+                chat.id = %chat,
+                error.code = wire::code(&error),
+                error.message = %error,
+                "what the log skipped of {chat} is not known"
+            );
             error.kind()
         })?;
         let result = if found.len() as u64 == missing { Hole::Filled } else { Hole::PassedOver };
         if result == Hole::PassedOver {
-            tracing::warn!(chat.id = %chat, "{} of {missing} messages of {chat} that the log skipped were found", found.len());
+            tracing::warn!(
+                event = "hole.passed_over",
+                chat.id = %chat,
+                "{} of {missing} messages of {chat} that the log skipped were found", found.len()
+            );
         }
         count(&self.metrics.holes, result);
         Ok(found)
@@ -263,7 +283,12 @@ impl Route {
             Ok(found) => found,
             Err(error) => {
                 // That run of the gateway is gone, and so are its connections: their clients sync.
-                tracing::warn!("routes of a gateway that is gone were not looked up again: {error}");
+                tracing::warn!(
+                    event = "routes.away",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "routes of a gateway that is gone were not looked up again"
+                );
                 return;
             }
         };
@@ -290,6 +315,7 @@ impl Route {
         } else {
             self.metrics.clock_skew.inc();
             tracing::debug!(
+                event = "clock.skewed",
                 clock_skew_detected = true,
                 chat.id = message.chat_id,
                 message.id = message.message_id,

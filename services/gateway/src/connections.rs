@@ -16,6 +16,7 @@ use domain::{
     route::Connection,
 };
 use futures_util::{StreamExt as _, stream};
+use platform::wire;
 use proto::messaging::v1::{ErrorDetails, ErrorFrame, ServerFrame, server_frame::Payload};
 use tokio::task::JoinHandle;
 
@@ -118,7 +119,7 @@ impl Link {
         }
         let details = (details != ErrorDetails::default()).then_some(details);
         self.log(asked, error);
-        let code = platform::wire::codes(error.kind()).frame.to_owned();
+        let code = wire::code(error).to_owned();
         let message = error.message().to_owned();
         self.answer(gateway, asked.request_id, Payload::Error(ErrorFrame { code, message, details }));
     }
@@ -126,19 +127,19 @@ impl Link {
     /// Logs a failure. Its message may quote what the client sent, so it stays out of the log unless it is ours.
     pub fn log(&self, asked: Asked<'_>, error: &Error) {
         let kind = error.kind();
-        let code = platform::wire::codes(kind).frame;
+        let code = wire::code(error);
         if kind == ErrorKind::Internal {
-            about!(warn, self, asked, error.code = code, "a request failed: {error}");
+            about!(warn, self, asked, event = "request.failed", error.code = code, error.message = %error, "a request failed");
         } else if kind == ErrorKind::Unavailable {
-            about!(debug, self, asked, error.code = code, "a request failed: {error}");
+            about!(debug, self, asked, event = "request.failed", error.code = code, error.message = %error, "a request failed");
         } else {
-            about!(debug, self, asked, error.code = code, "refused a request: {kind:?}");
+            about!(debug, self, asked, event = "request.refused", error.code = code, "refused a request: {kind:?}");
         }
     }
 
     /// Logs a frame of a type that this version does not know.
     pub fn log_unknown(&self, asked: Asked<'_>, name: &str) {
-        about!(warn, self, asked, "unknown frame type {name:?}");
+        about!(warn, self, asked, event = "frame.unknown", "unknown frame type {name:?}");
     }
 
     /// Sends a push.
@@ -158,7 +159,7 @@ impl Link {
                     ..ErrorDetails::default()
                 };
                 let warning = ErrorFrame {
-                    code: platform::wire::codes(ErrorKind::SlowConsumer).frame.to_owned(),
+                    code: wire::codes(ErrorKind::SlowConsumer).frame.to_owned(),
                     message: "outbound queue nearly full; the connection may be closed".to_owned(),
                     details: Some(details),
                 };
@@ -300,7 +301,7 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
         match gateway.registry.announce(&gateway.id, gateway.registry_ttl()).await {
             Ok(is_known) => {
                 if was_away {
-                    tracing::info!("the connection registry is back");
+                    tracing::info!(event = "registry.back", "the connection registry is back");
                 }
                 was_away = false;
                 is_forgotten |= !is_known;
@@ -312,7 +313,12 @@ pub async fn announce(gateway: Arc<Gateway>) -> anyhow::Result<()> {
             }
             Err(error) if !was_away => {
                 was_away = true;
-                tracing::warn!("failed to announce this gateway: {error}");
+                tracing::warn!(
+                    event = "registry.away",
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "failed to announce this gateway"
+                );
             }
             Err(_) => {}
         }
@@ -325,6 +331,7 @@ async fn register_all(gateway: Arc<Gateway>) {
         return;
     }
     tracing::warn!(
+        event = "registry.forgot",
         connections = links.len(),
         "the registry had forgotten this gateway: registering its connections again"
     );
@@ -342,7 +349,13 @@ pub async fn register_again(gateway: &Gateway, link: &Link) {
         Ok(_) if link.closing().is_some() => gateway.deregister(link).await,
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(connection.id = %link.record.id, "failed to register connection {} again: {error}", link.record.id);
+            tracing::warn!(
+                event = "connection.register_failed",
+                connection.id = %link.record.id,
+                error.code = wire::code(&error),
+                error.message = %error,
+                "failed to register connection {} again", link.record.id
+            );
         }
     }
 }

@@ -69,7 +69,7 @@ impl Deliver {
             Ok(push) => push,
             Err(error) => {
                 // Only fanout of another version could send it: its clients find it by sync.
-                tracing::warn!("a push that can't be read: {error}");
+                tracing::warn!(event = "push.unreadable", error.message = %error, "a push can't be read");
                 answer.set_outcome(Outcome::Delivered);
                 answer.unknown_user_ids = frame.user_ids;
                 return answer;

@@ -17,7 +17,11 @@ use domain::{
     ids::{ConnectionId, DeviceId},
     route::Connection,
 };
-use platform::tokens::{Expiry, Holder};
+use platform::{
+    telemetry::SECURITY,
+    tokens::{Expiry, Holder},
+    wire,
+};
 use proto::{
     frames,
     messaging::v1::{ConnectionEstablished, ErrorDetails, ErrorFrame, server_frame::Payload},
@@ -146,7 +150,7 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
     let now = gateway.clock.now();
     let (token, scope) = shown.ok_or_else(|| Rejection::token("the Authorization header is missing"))?;
     let mut holder = gateway.verifier.verify(&token, now, Expiry::Checked).map_err(|error| {
-        tracing::info!(reason = ?error.details(), "a token does not hold");
+        tracing::info!(target: SECURITY, event = "auth.token_refused", reason = ?error.details(), "a token does not hold");
         Rejection::token(error.message())
     })?;
     if !holder.scope.split(' ').any(|word| word == scope) {
@@ -154,7 +158,12 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
     }
     if scope == QUERY_SCOPE {
         gateway.metrics.query_tokens.inc();
-        tracing::warn!(user.id = %holder.user, "user {} connects with a token in the URL", holder.user);
+        tracing::warn!(
+            target: SECURITY,
+            event = "auth.token_in_url",
+            user.id = %holder.user,
+            "user {} connects with a token in the URL", holder.user
+        );
         // That token only opens the door; the session behind it lasts longer.
         holder.expires_at = now + gateway.limits.connection_socket_token_age;
     }
@@ -241,7 +250,12 @@ async fn check_revocation(gateway: &Gateway, holder: &Holder) -> Result<(), Reje
             ..Rejection::token("the session was ended")
         }),
         Err(error) => {
-            tracing::warn!("refused a handshake, for revocations can't be looked up: {error}");
+            tracing::warn!(
+                event = "auth.revocations_unknown",
+                error.code = wire::code(&error),
+                error.message = %error,
+                "refused a handshake, for revocations can't be looked up"
+            );
             Err(Rejection::unavailable("the session can't be checked at the moment"))
         }
     }
@@ -290,7 +304,12 @@ async fn admit(
     let session = Session::new(gateway.clone(), link.clone(), holder, place);
     let registered = gateway.registry.register(&record, now, gateway.registry_ttl()).await;
     let registered = registered.map_err(|error: Error| {
-        tracing::warn!("refused a handshake, for it can't be registered: {error}");
+        tracing::warn!(
+            event = "connection.register_failed",
+            error.code = wire::code(&error),
+            error.message = %error,
+            "refused a handshake, for it can't be registered"
+        );
         Rejection::unavailable("the connection can't be registered at the moment")
     })?;
     let replaced = u32::try_from(registered.replaced.len()).unwrap_or(u32::MAX);
@@ -311,7 +330,12 @@ async fn admit(
     if let Some(notice) = deprecation(gateway, now) {
         link.answer(gateway, "", Payload::Error(notice));
     }
-    tracing::info!(connection.id = %record.id, user.id = %record.user, "connection {} of {}", record.id, record.user);
+    tracing::info!(
+        event = "connection.established",
+        connection.id = %record.id,
+        user.id = %record.user,
+        "connection {} of {}", record.id, record.user
+    );
     Ok(session)
 }
 

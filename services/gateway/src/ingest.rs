@@ -75,7 +75,11 @@ impl Ingest {
                 }
                 Err(error) if !was_unknown => {
                     was_unknown = true;
-                    tracing::warn!("failed to find ingest: {error:#}");
+                    tracing::warn!(
+                        event = "ingest.not_found",
+                        error.message = %format_args!("{error:#}"),
+                        "failed to find ingest"
+                    );
                 }
                 Err(_) => {}
             }

@@ -28,7 +28,7 @@ use domain::{
     ports::{ConnectionRegistry, Revocations},
     route::GatewayId,
 };
-use platform::{Process, grpc::InternalToken, tokens::Verifier};
+use platform::{Process, grpc::InternalToken, tokens::Verifier, wire};
 
 use crate::{
     addresses::Addresses,
@@ -88,7 +88,13 @@ impl Gateway {
     /// Takes a connection out of the registry; when that fails, it lapses by itself.
     pub async fn deregister(&self, link: &Link) {
         if let Err(error) = self.registry.deregister(&link.record).await {
-            tracing::info!(connection.id = %link.record.id, "connection {} is left to lapse: {error}", link.record.id);
+            tracing::info!(
+                event = "connection.deregister_failed",
+                connection.id = %link.record.id,
+                error.code = wire::code(&error),
+                error.message = %error,
+                "connection {} is left to lapse", link.record.id
+            );
         }
     }
 

@@ -151,6 +151,7 @@ impl Outbound {
         if fill > 800 && !lanes.is_loud {
             lanes.is_loud = true;
             tracing::info!(
+                event = "connection.slow",
                 outbound.messages = lanes.pushes.len(),
                 "a client reads slowly: its queue is filled by 80 %"
             );

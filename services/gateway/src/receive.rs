@@ -28,7 +28,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     Gateway,
-    connections::{Asked, Link},
+    connections::{Asked, Link, about},
     ingest::Pod,
     metrics::{self, count},
     outbound::Encoding,
@@ -341,9 +341,22 @@ fn request(link: &Link, send: &Outgoing) -> PersistMessageRequest {
 
 fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<PersistMessageResponse, Error>) {
     count(&gateway.metrics.sends, outcome(&result));
+    let asked = Asked { kind: metrics::Received::SendMessage, request_id: &send.request_id, chat: Some(send.chat) };
     match result {
         Ok(stored) => {
             let sequence = Sequence(stored.sequence);
+            let took = send.at.elapsed();
+            about!(
+                debug,
+                link,
+                asked,
+                event = "message.acknowledged",
+                operation = "send",
+                message.id = stored.message_id,
+                latency_ms = took.as_secs_f64() * 1e3,
+                "message {} is acknowledged",
+                stored.message_id
+            );
             link.knows(send.chat, sequence, gateway.limits.fence_chats);
             let ack = SendMessageAck {
                 client_message_id: send.client_text.clone(),
@@ -353,12 +366,9 @@ fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<Persis
                 created_at: stored.created_at,
             };
             link.answer(gateway, &send.request_id, Payload::SendMessageAck(ack));
-            gateway.metrics.send_latency.observe(send.at.elapsed().as_secs_f64());
+            gateway.metrics.send_latency.observe(took.as_secs_f64());
         }
-        Err(error) => {
-            let (kind, chat) = (metrics::Received::SendMessage, Some(send.chat));
-            link.refuse(gateway, Asked { kind, request_id: &send.request_id, chat }, &error);
-        }
+        Err(error) => link.refuse(gateway, asked, &error),
     }
 }
 

@@ -28,7 +28,12 @@ pub fn older(gateway: &Arc<Gateway>, user: UserId, replaced: Vec<(ConnectionId, 
         let token = gateway.token.clone();
         let told = async move {
             if let Err(error) = tell(&token, &holder, user, connection).await {
-                tracing::info!(connection.id = %connection, "connection {connection} of {holder} is left to end: {error}");
+                tracing::info!(
+                    event = "connection.replace_failed",
+                    connection.id = %connection,
+                    error.message = %error,
+                    "connection {connection} of {holder} is left to end"
+                );
             }
         };
         drop(gateway.process.spawn_child(told));

@@ -46,7 +46,12 @@ impl Drop for Session {
         gateway.connections.remove(&link);
         gateway.metrics.connections.dec();
         gateway.metrics.ended(reason);
-        tracing::info!(connection.id = %link.record.id, "connection {} ended: {}", link.record.id, reason.name());
+        tracing::info!(
+            event = "connection.ended",
+            connection.id = %link.record.id,
+            reason = reason.name(),
+            "connection {} ended: {}", link.record.id, reason.name()
+        );
         let process = gateway.process.clone();
         drop(process.spawn_child(async move { gateway.deregister(&link).await }));
     }

@@ -106,7 +106,7 @@ pub async fn start_on(ports: Ports, settings: Settings, process: &Process) -> an
     let replace = ConnectionsServer::with_interceptor(Replace(gateway.clone()), token.require());
     let services = tonic::service::Routes::new(delivery).add_service(replace);
     process.serve_grpc("gateway delivery", listener, services);
-    tracing::info!(gateway.id = %gateway.id, "gateway {} takes deliveries", gateway.id);
+    tracing::info!(event = "gateway.announced", gateway.id = %gateway.id, "gateway {} takes deliveries", gateway.id);
     Ok(Running { http: handshake::router(gateway.clone()), grpc, gateway })
 }
 
@@ -143,7 +143,11 @@ async fn reload(verifier: Arc<Verifier>, every: Duration, process: Process) -> a
             Ok(()) => was_broken = false,
             Err(error) if !was_broken => {
                 was_broken = true;
-                tracing::error!("the public keys in use stay, for the new ones can't be read: {error:#}");
+                tracing::error!(
+                    event = "auth.keys_unreadable",
+                    error.message = %format_args!("{error:#}"),
+                    "the public keys in use stay, for the new ones can't be read"
+                );
             }
             Err(_) => {}
         }

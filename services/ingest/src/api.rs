@@ -225,18 +225,19 @@ impl Call<'_> {
                     operation = self.operation,
                     chat.id = self.chat_id,
                     user.id = self.user_id,
-                    error.code = platform::wire::codes(error.kind()).frame,
+                    error.code = platform::wire::code(&error),
+                    error.message = %error,
                     $($message)+
                 )
             };
         }
         let kind = error.kind();
         if kind == ErrorKind::Internal {
-            line!(error, "a request failed: {error}");
+            line!(error, event = "request.failed", "a request failed");
         } else if kind == ErrorKind::Unavailable {
-            line!(warn, "a request failed: {error}");
+            line!(warn, event = "request.failed", "a request failed");
         } else {
-            line!(debug, "a request was refused: {error}");
+            line!(debug, event = "request.refused", "a request was refused");
         }
         platform::wire::to_status(&error)
     }

@@ -16,7 +16,7 @@ use domain::{
     },
     publisher::PublisherMark,
 };
-use platform::{broken, failpoint, retry::Backoff};
+use platform::{broken, failpoint, retry::Backoff, wire};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -239,9 +239,12 @@ impl Committer {
             }
             Commit::Invalid(error) => {
                 attempt.span.in_scope(|| {
-                    let code = platform::wire::codes(error.kind()).frame;
                     tracing::error!(
-                        chat.id = %chat, error.code = code, "the store finds a batch of chat {chat} invalid: {error}"
+                        event = "batch.invalid",
+                        chat.id = %chat,
+                        error.code = wire::code(&error),
+                        error.message = %error,
+                        "the store finds a batch of chat {chat} invalid"
                     );
                 });
                 Next::Split(pending)
@@ -356,7 +359,12 @@ impl Committer {
     ) -> Option<Group> {
         let tries = group.tries + 1;
         if tries >= self.limits.commit_tries {
-            tracing::warn!(chat.id = %chat, "gave up on a batch of chat {chat} after {tries} tries: {cause}");
+            tracing::warn!(
+                event = "batch.given_up",
+                chat.id = %chat,
+                error.message = %cause,
+                "gave up on a batch of chat {chat} after {tries} tries"
+            );
             refuse(&group.pending, refusal, callers);
             return None;
         }

@@ -7,7 +7,7 @@ use domain::{
     ports::Incarnations,
     publisher::{Claim, Incarnation, Lease},
 };
-use platform::{Gate, Liveness, failpoint, retry::Backoff};
+use platform::{Gate, Liveness, failpoint, retry::Backoff, wire};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Limits, metrics::Metrics, slots::Slots};
@@ -67,6 +67,7 @@ impl Tenure {
             *self.held() = None;
             self.metrics.leases_lost.inc();
             tracing::error!(
+                event = "lease.lost",
                 incarnation.id = %incarnation,
                 "incarnation {incarnation} lost its lease, so a new one begins"
             );
@@ -87,7 +88,12 @@ impl Tenure {
             }
         };
         if let Err(error) = ended {
-            tracing::warn!("failed to end the lease, so others wait for it to expire: {error}");
+            tracing::warn!(
+                event = "lease.end_failed",
+                error.code = wire::code(&error),
+                error.message = %error,
+                "failed to end the lease, so others wait for it to expire"
+            );
         }
     }
 
@@ -103,14 +109,19 @@ impl Tenure {
                 Ok(()) => {
                     self.metrics.store_available.set(1);
                     *self.held() = Some(Held { incarnation, expires_at, until: asked + self.limits.lease_ttl });
-                    tracing::info!(incarnation.id = %incarnation, "incarnation {incarnation} begins");
+                    tracing::info!(event = "lease.taken", incarnation.id = %incarnation, "incarnation {incarnation} begins");
                     return incarnation;
                 }
                 Err(error) => {
                     self.metrics.store_available.set(0);
                     gate.close_for(error.to_string());
                     if attempt == 0 {
-                        tracing::warn!("failed to take a lease, trying on: {error}");
+                        tracing::warn!(
+                            event = "lease.take_failed",
+                            error.code = wire::code(&error),
+                            error.message = %error,
+                            "failed to take a lease, trying on"
+                        );
                     }
                 }
             }
@@ -152,7 +163,12 @@ impl Tenure {
                 Err(error) => {
                     self.metrics.store_available.set(0);
                     if failures == 0 {
-                        tracing::warn!("failed to renew the lease, trying on: {error}");
+                        tracing::warn!(
+                            event = "lease.renew_failed",
+                            error.code = wire::code(&error),
+                            error.message = %error,
+                            "failed to renew the lease, trying on"
+                        );
                     }
                     failures = failures.saturating_add(1);
                     if self.current().is_none() {

@@ -95,6 +95,7 @@ impl Persist {
     ) -> Result<Stored, Error> {
         let began = Instant::now();
         let until = began + within.min(self.limits.persist_deadline);
+        let (chat, sender) = (draft.chat, draft.sender);
         let result = match self.enqueue(draft, traceparent, until) {
             Ok(answer) => match timeout_at(until, answer).await {
                 Ok(Ok(answer)) => answer.map_err(Error::from),
@@ -102,7 +103,21 @@ impl Persist {
             },
             Err(error) => Err(error),
         };
-        self.metrics.persist_seconds.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        self.metrics.persist_seconds.observe(took.as_secs_f64());
+        if let Ok(stored) = &result {
+            let event = if stored.is_duplicate { "message.duplicate" } else { "message.stored" };
+            let (id, sequence) = (stored.original.id, stored.original.sequence);
+            tracing::debug!(
+                event,
+                operation = "persist",
+                message.id = %id,
+                chat.id = %chat,
+                user.id = %sender,
+                latency_ms = took.as_secs_f64() * 1e3,
+                "message {id} is stored at {sequence}"
+            );
+        }
         match &result {
             Ok(Stored { is_duplicate: true, .. }) => {
                 self.metrics.idempotency_hits.inc();

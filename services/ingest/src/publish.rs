@@ -358,7 +358,12 @@ impl Publish {
         }
         self.metrics.publish_restarts.inc();
         if *failures == 0 {
-            tracing::warn!(chat.id = %chat, "chat {chat} is published again from its confirmed point: {failure}");
+            tracing::warn!(
+                event = "publish.failed",
+                chat.id = %chat,
+                error.message = %failure,
+                "chat {chat} is published again from its confirmed point"
+            );
         }
         self.pause(failures).await;
     }
@@ -426,6 +431,11 @@ impl Publish {
 
 fn complain(chat: ChatId, cause: impl std::fmt::Display, failures: u32) {
     if failures == 0 {
-        tracing::warn!(chat.id = %chat, "failed to read chat {chat} back for the log, trying on: {cause}");
+        tracing::warn!(
+            event = "publish.read_failed",
+            chat.id = %chat,
+            error.message = %cause,
+            "failed to read chat {chat} back for the log, trying on"
+        );
     }
 }

@@ -17,7 +17,7 @@ use domain::{
     publisher::{Claim, Incarnation, Lease, PublisherMark, Slot},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use platform::Process;
+use platform::{Process, wire};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{Limits, incarnation::Tenure, metrics::Metrics, publish::Publish};
@@ -78,7 +78,12 @@ impl Republish {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     if failures == 0 {
-                        tracing::warn!("failed to look for abandoned leases, trying on: {error}");
+                        tracing::warn!(
+                            event = "takeover.look_failed",
+                            error.code = wire::code(&error),
+                            error.message = %error,
+                            "failed to look for abandoned leases, trying on"
+                        );
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -128,15 +133,25 @@ impl Republish {
     /// Publishes what the incarnation left behind, as long as the claim holds.
     async fn take_over(self: Arc<Self>, lease: Lease) {
         let dead = lease.incarnation;
-        tracing::info!(incarnation.id = %dead, "taking over what incarnation {dead} left behind");
+        tracing::info!(event = "takeover.began", incarnation.id = %dead, "taking over what incarnation {dead} left behind");
         tokio::select! {
             () = self.publish_all(&lease) => {
                 if let Err(error) = self.bounded(self.incarnations.close(&lease)).await {
-                    tracing::warn!(incarnation.id = %dead, "failed to close the lease of {dead}: {error}");
+                    tracing::warn!(
+                        event = "takeover.close_failed",
+                        incarnation.id = %dead,
+                        error.code = wire::code(&error),
+                        error.message = %error,
+                        "failed to close the lease of {dead}"
+                    );
                 }
             }
             () = self.keep_claim(lease.clone()) => {
-                tracing::warn!(incarnation.id = %dead, "lost the claim on what incarnation {dead} left behind");
+                tracing::warn!(
+                    event = "takeover.claim_lost",
+                    incarnation.id = %dead,
+                    "lost the claim on what incarnation {dead} left behind"
+                );
             }
             () = self.process.stopping() => {}
         }
@@ -180,7 +195,12 @@ impl Republish {
                 }
                 Err(error) => {
                     if failures == 0 {
-                        tracing::warn!("failed to search for unpublished chats, trying on: {error}");
+                        tracing::warn!(
+                            event = "takeover.search_failed",
+                            error.code = wire::code(&error),
+                            error.message = %error,
+                            "failed to search for unpublished chats, trying on"
+                        );
                     }
                     failures = failures.saturating_add(1);
                 }

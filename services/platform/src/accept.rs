@@ -36,14 +36,19 @@ struct Refusals(u64);
 impl Refusals {
     fn begin(&mut self, name: &str, error: &io::Error) {
         if self.0 == 0 {
-            tracing::error!(server = name, "{name} takes no connections: {error}");
+            tracing::error!(
+                event = "server.refuses",
+                server = name,
+                error.message = %error,
+                "{name} takes no connections"
+            );
         }
         self.0 += 1;
     }
 
     fn end(&mut self, name: &str) {
         if self.0 > 0 {
-            tracing::info!(server = name, "{name} takes connections again");
+            tracing::info!(event = "server.accepts", server = name, "{name} takes connections again");
             self.0 = 0;
         }
     }

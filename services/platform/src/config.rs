@@ -32,6 +32,10 @@ pub struct Config {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// Name of the installation, which log lines and traces have with them
+    #[arg(long, env = "ENVIRONMENT")]
+    pub environment: Option<String>,
+
     /// Where traces go, by OTLP over gRPC, as `http://collector:4317`; without it they are not kept
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

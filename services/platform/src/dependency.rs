@@ -39,7 +39,7 @@ where
             let wait = match answer {
                 Ok(()) => {
                     if failures >= FAILURES && was_there {
-                        tracing::info!(dependency = name, "the {name} is back");
+                        tracing::info!(event = "dependency.back", dependency = name, "the {name} is back");
                     }
                     (failures, was_there) = (0, true);
                     gate.open();
@@ -49,8 +49,10 @@ where
                     failures = failures.saturating_add(1);
                     if failures == FAILURES {
                         tracing::warn!(
+                            event = "dependency.away",
                             dependency = name,
-                            "the {name} is away, so this process is not ready: {error:#}"
+                            error.message = %format_args!("{error:#}"),
+                            "the {name} is away, so this process is not ready"
                         );
                     }
                     if failures >= FAILURES {

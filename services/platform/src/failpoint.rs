@@ -25,7 +25,7 @@ pub fn reached(_point: &'static str) {}
 
 #[cfg(feature = "failpoints")]
 fn act(point: &'static str, action: &str) {
-    tracing::warn!(failpoint = point, action, "failpoint {point}: {action}");
+    tracing::warn!(event = "failpoint.reached", failpoint = point, action, "failpoint {point}: {action}");
     match action.split_once(' ').unwrap_or((action, "0")) {
         ("abort", later) => {
             std::thread::sleep(std::time::Duration::from_millis(later.parse().unwrap_or(0)));
@@ -33,9 +33,9 @@ fn act(point: &'static str, action: &str) {
         }
         ("stop", _) => {
             let stopped = std::process::Command::new("sh").args(["-c", "kill -STOP $PPID"]).status();
-            tracing::warn!(failpoint = point, "stood still at {point}: {stopped:?}");
+            tracing::warn!(event = "failpoint.left", failpoint = point, "stood still at {point}: {stopped:?}");
         }
-        (other, _) => tracing::error!(failpoint = point, "nothing is known of {other:?}"),
+        (other, _) => tracing::error!(event = "failpoint.unknown", failpoint = point, "nothing is known of {other:?}"),
     }
 }
 

@@ -68,7 +68,11 @@ where
         started = start(config, process.clone()) => match started {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::error!("{name} did not start: {error:#}");
+                tracing::error!(
+                    event = "process.start_failed",
+                    error.message = %format_args!("{error:#}"),
+                    "{name} did not start"
+                );
                 process.stop(&platform).await;
                 return ExitCode::FAILURE;
             }
@@ -77,7 +81,7 @@ where
         _ = terminate.recv() => return ExitCode::FAILURE,
     };
     all.open();
-    tracing::info!("{name} started");
+    tracing::info!(event = "process.started", "{name} started");
 
     tokio::select! {
         () = process.stopping() => {}
@@ -91,10 +95,10 @@ where
             }
         }
     }
-    tracing::info!("{name} is stopping");
+    tracing::info!(event = "process.stopping", "{name} is stopping");
     tokio::select! {
         () = process.stop(&platform) => {}
-        _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal"),
+        _ = interrupt.recv() => tracing::warn!(event = "process.killed", "stopped at once by a second signal"),
     }
     drop(kept);
     traces.flush().await;
@@ -259,7 +263,12 @@ impl Process {
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "it panicked".to_owned(),
         };
-        tracing::error!(task = name, "task {name} failed, so the process stops: {failure}");
+        tracing::error!(
+            event = "task.failed",
+            task = name,
+            error.message = %failure,
+            "task {name} failed, so the process stops"
+        );
         self.0.failed.store(true, Ordering::Relaxed);
         self.0.stop.cancel();
     }
@@ -348,7 +357,7 @@ impl Process {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("failed to listen on {setting} {address}"))?;
         let bound = listener.local_addr().with_context(|| format!("failed to listen on {setting} {address}"))?;
-        tracing::info!(setting, address = %bound, "listening on {bound} for {setting}");
+        tracing::info!(event = "process.listening", setting, address = %bound, "listening on {bound} for {setting}");
         Ok((listener, bound))
     }
 
@@ -382,7 +391,7 @@ impl Process {
     async fn stop(&self, config: &crate::Config) {
         if tokio::time::timeout(config.stop_timeout, self.shut_down()).await.is_err() {
             let left = self.0.tasks.len() + self.0.last_tasks.len();
-            tracing::warn!("{left} tasks did not end within {:?}", config.stop_timeout);
+            tracing::warn!(event = "process.tasks_left", "{left} tasks did not end within {:?}", config.stop_timeout);
         }
     }
 

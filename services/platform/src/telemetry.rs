@@ -6,7 +6,7 @@ mod sampling;
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Context as _;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{
     Resource,
@@ -31,6 +31,8 @@ const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Field that the spans of a message have, and no other: what a library calls a span is nobody's hop.
 const HOP: &str = "trace_id";
+/// Target of the events that a security log keeps: as lines of JSON they have the level `SECURITY`.
+pub const SECURITY: &str = "security";
 
 /// The traces of a process, to be flushed at its end.
 #[must_use = "the last traces are lost without a flush"]
@@ -43,7 +45,11 @@ impl Traces {
         // It blocks its thread.
         let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_WITHIN)).await;
         if let Ok(Err(error)) = ended {
-            tracing::warn!("the last traces were not handed over: {error}");
+            tracing::warn!(
+                event = "traces.lost",
+                error.message = %error,
+                "the last traces were not handed over"
+            );
         }
     }
 }
@@ -60,7 +66,7 @@ pub fn start(service: &'static str, config: &Config) -> anyhow::Result<Traces> {
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
             .boxed(),
-        LogFormat::Json => json_lines(service).with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => json_lines(service, config.environment.as_deref()).with_writer(std::io::stderr).boxed(),
     };
     let provider = provider(service, config)?;
     let hops = tracing_opentelemetry::layer()
@@ -79,16 +85,17 @@ fn is_hop(span: &tracing::Metadata<'_>) -> bool {
     span.is_span() && span.fields().field(HOP).is_some()
 }
 
-fn json_lines<S>(service: &str) -> fmt::Layer<S, json::Spans, json::Lines>
+fn json_lines<S>(service: &str, environment: Option<&str>) -> fmt::Layer<S, json::Spans, json::Lines>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
-    fmt::layer().fmt_fields(json::Spans).event_format(json::Lines::of(service))
+    fmt::layer().fmt_fields(json::Spans).event_format(json::Lines::of(service, environment))
 }
 
 /// Without a collector trace ids are made and passed on all the same: they are in the log lines of every hop.
 fn provider(service: &'static str, config: &Config) -> anyhow::Result<SdkTracerProvider> {
-    let resource = Resource::builder().with_service_name(service).build();
+    let environment = config.environment.clone().map(|name| KeyValue::new("deployment.environment.name", name));
+    let resource = Resource::builder().with_service_name(service).with_attributes(environment).build();
     let builder = SdkTracerProvider::builder().with_resource(resource);
     let Some(endpoint) = &config.otlp_endpoint else {
         return Ok(builder.with_sampler(Sampler::AlwaysOff).build());

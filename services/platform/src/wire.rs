@@ -26,6 +26,11 @@ pub struct Codes {
     pub close: u16,
 }
 
+/// The code of a failure as log lines and WebSocket frames have it.
+pub fn code(error: &Error) -> &'static str {
+    codes(error.kind()).frame
+}
+
 /// The codes of a kind.
 pub fn codes(kind: ErrorKind) -> Codes {
     let row = |grpc, http, rest, frame, close| Codes { grpc, http, rest, frame, close };

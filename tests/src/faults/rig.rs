@@ -75,9 +75,16 @@ pub struct Edges {
     pub redis_of_gateway: Proxy,
     /// Fanouts to Redis.
     pub redis_of_fanout: Proxy,
+    /// Everybody else to Redis.
+    pub redis_of_others: Proxy,
 }
 
 impl Edges {
+    /// All that lead to Redis.
+    pub fn redis(&self) -> [&Proxy; 3] {
+        [&self.redis_of_gateway, &self.redis_of_fanout, &self.redis_of_others]
+    }
+
     async fn start(own: &OwnGround, random: &mut Random) -> anyhow::Result<Self> {
         let ground = &own.ground;
         let (mut ingest, mut gateway, mut store_of_ingest) = (Vec::new(), Vec::new(), Vec::new());
@@ -96,6 +103,7 @@ impl Edges {
             log_of_fanout: Proxy::before_kafka(first(&ground.kafka), random.next()).await?,
             redis_of_gateway: Proxy::start(&ground.redis, random.next()).await?,
             redis_of_fanout: Proxy::start(&ground.redis, random.next()).await?,
+            redis_of_others: Proxy::start(&ground.redis, random.next()).await?,
         })
     }
 }
@@ -143,6 +151,7 @@ impl Rig {
                 _ => vec![
                     ("STORE_ENDPOINT", endpoint(&edges.store_of_others)),
                     ("INGEST", edges.ingest[0].address().to_owned()),
+                    ("REDIS_URL", redis(&edges.redis_of_others)),
                 ],
             }
         };

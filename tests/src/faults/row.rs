@@ -4,6 +4,7 @@ pub(crate) mod crash;
 mod edge;
 mod members;
 mod people;
+mod redis;
 mod roll;
 mod store;
 
@@ -44,12 +45,16 @@ pub enum Row {
     RedisWiped,
     /// 11: Redis is slow.
     RedisSlow,
+    /// 12: Redis fails over to a replica.
+    RedisFailsOver,
     /// 13 and 14: each of three brokers is killed in turn, and leaders change.
     BrokerKilled,
     /// 15: the log is slow, then silent.
     LogAway,
     /// 18: consumers come, go and stand still.
     Rebalanced,
+    /// 18 while fanout is cut off from Redis, so that what changes hands rests.
+    RebalancedWithoutRedis,
     /// 19: records that nobody can read.
     Poisoned,
     /// 20: the store throttles.
@@ -88,7 +93,7 @@ pub enum Row {
 
 impl Row {
     /// Every row of the matrix that is done here.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Calm,
         Self::GatewayKilled,
         Self::GatewayDiesHoldingSends,
@@ -102,9 +107,11 @@ impl Row {
         Self::RedisAway,
         Self::RedisWiped,
         Self::RedisSlow,
+        Self::RedisFailsOver,
         Self::BrokerKilled,
         Self::LogAway,
         Self::Rebalanced,
+        Self::RebalancedWithoutRedis,
         Self::Poisoned,
         Self::Throttled,
         Self::StoreHangs,
@@ -139,9 +146,11 @@ impl Row {
             Self::RedisAway => "09-redis-away",
             Self::RedisWiped => "10-redis-wiped",
             Self::RedisSlow => "11-redis-slow",
+            Self::RedisFailsOver => "12-redis-fails-over",
             Self::BrokerKilled => "13-broker-killed",
             Self::LogAway => "15-log-away",
             Self::Rebalanced => "18-rebalanced",
+            Self::RebalancedWithoutRedis => "18-rebalanced-without-redis",
             Self::Poisoned => "19-poisoned",
             Self::Throttled => "20-throttled",
             Self::StoreHangs => "21-store-hangs",
@@ -180,6 +189,7 @@ impl Row {
                 | Self::RedisAway
                 | Self::RedisWiped
                 | Self::RedisSlow
+                | Self::RedisFailsOver
                 | Self::Parted
                 | Self::HalfOpen
                 | Self::SlowClient
@@ -205,9 +215,11 @@ impl Row {
                 | Self::RedisAway
                 | Self::RedisWiped
                 | Self::RedisSlow
+                | Self::RedisFailsOver
                 | Self::BrokerKilled
                 | Self::LogAway
                 | Self::Rebalanced
+                | Self::RebalancedWithoutRedis
                 | Self::Poisoned
                 | Self::Replayed
                 | Self::Jittered
@@ -252,12 +264,14 @@ impl Row {
             Self::FanoutDies => crash::fanout_dies(scene).await,
             Self::ChatmgmtDies => members::changes_torn(scene).await,
             Self::Paused => crash::each_stands_still(scene).await,
-            Self::RedisAway => store::redis_away(scene).await,
-            Self::RedisWiped => store::redis_wiped(scene).await,
-            Self::RedisSlow => edge::redis_slow(scene).await,
+            Self::RedisAway => redis::away(scene).await,
+            Self::RedisWiped => redis::wiped(scene).await,
+            Self::RedisSlow => redis::slow(scene).await,
+            Self::RedisFailsOver => redis::fails_over(scene).await,
             Self::BrokerKilled => store::brokers_killed(scene).await,
             Self::LogAway => edge::log_away(scene).await,
             Self::Rebalanced => roll::rebalanced(scene).await,
+            Self::RebalancedWithoutRedis => redis::rebalanced_without(scene).await,
             Self::Poisoned => store::poisoned(scene).await,
             Self::Throttled => store::throttled(scene).await,
             Self::StoreHangs => store::hangs(scene).await,

@@ -159,7 +159,11 @@ pub struct Log {
 
 impl Log {
     fn topic(&self) -> String {
-        format!("{}{}", self.prefix, Topic::MessagesPersisted.name())
+        self.full_name(Topic::MessagesPersisted)
+    }
+
+    fn full_name(&self, topic: Topic) -> String {
+        format!("{}{}", self.prefix, topic.name())
     }
 
     fn consumer(&self, group: &str) -> anyhow::Result<BaseConsumer> {
@@ -169,14 +173,13 @@ impl Log {
     }
 
     /// Where each partition ends.
-    fn ends(&self, consumer: &BaseConsumer) -> anyhow::Result<BTreeMap<i32, i64>> {
-        let topic = self.topic();
-        let known = consumer.fetch_metadata(Some(&topic), WITHIN)?;
+    fn ends(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
+        let known = consumer.fetch_metadata(Some(topic), WITHIN)?;
         let partitions = known.topics().first().context("the topic is not there")?.partitions();
         partitions
             .iter()
             .map(|partition| {
-                let (_, end) = consumer.fetch_watermarks(&topic, partition.id(), WITHIN)?;
+                let (_, end) = consumer.fetch_watermarks(topic, partition.id(), WITHIN)?;
                 Ok((partition.id(), end))
             })
             .collect()
@@ -188,7 +191,7 @@ impl Log {
     /// When the log refuses, has a record that nobody can read, or does not end in time.
     pub fn dump(&self, recorder: &Recorder) -> anyhow::Result<u64> {
         let consumer = self.consumer("independent")?;
-        let mut open = self.ends(&consumer)?;
+        let mut open = Self::ends(&consumer, &self.topic())?;
         open.retain(|_, end| *end > 0);
         let mut all = TopicPartitionList::new();
         for partition in open.keys() {
@@ -233,7 +236,7 @@ impl Log {
         let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
         let mut first = TopicPartitionList::new();
         let mut asked = TopicPartitionList::new();
-        for partition in self.ends(&consumer)?.keys() {
+        for partition in Self::ends(&consumer, &self.topic())?.keys() {
             first.add_partition_offset(&self.topic(), *partition, Offset::Offset(0))?;
             asked.add_partition(&self.topic(), *partition);
         }
@@ -243,30 +246,53 @@ impl Log {
         Ok(offsets.filter_map(|offset| u64::try_from(offset).ok()).sum())
     }
 
-    /// How many records the group has not committed yet; writes down where it stands. Takes a thread for a while.
+    /// How many records of all its topics the group has not committed yet; writes down where it stands in that of
+    /// messages. Takes a thread for a while.
     ///
     /// # Errors
     /// When the log refuses.
     pub fn lag(&self, recorder: &Recorder) -> anyhow::Result<i64> {
-        let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
-        let ends = self.ends(&consumer)?;
-        let mut asked = TopicPartitionList::new();
-        for partition in ends.keys() {
-            asked.add_partition(&self.topic(), *partition);
-        }
-        let committed = consumer.committed_offsets(asked, WITHIN)?;
         let mut lag = 0;
-        for element in committed.elements() {
-            let offset = if let Offset::Offset(offset) = element.offset() { offset } else { 0 };
-            lag += ends.get(&element.partition()).copied().unwrap_or(0) - offset;
-            recorder.write(Line {
-                what: What::Committed,
-                kind: Kind::Ok,
-                partition: Some(element.partition()),
-                offset: Some(offset),
-                ..Line::default()
-            });
+        for topic in [Topic::MessagesPersisted, Topic::MembershipsChanged, Topic::ChatsCreated] {
+            for (partition, (offset, end)) in self.standing(topic)? {
+                lag += end - offset;
+                if topic == Topic::MessagesPersisted {
+                    recorder.write(Line {
+                        what: What::Committed,
+                        kind: Kind::Ok,
+                        partition: Some(partition),
+                        offset: Some(offset),
+                        ..Line::default()
+                    });
+                }
+            }
         }
         Ok(lag)
+    }
+
+    /// How many records of a topic the group has not committed yet. Takes a thread for a while.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    pub fn lag_of(&self, topic: Topic) -> anyhow::Result<i64> {
+        Ok(self.standing(topic)?.values().map(|(offset, end)| end - offset).sum())
+    }
+
+    /// What the group has committed, and where the partition ends.
+    fn standing(&self, topic: Topic) -> anyhow::Result<BTreeMap<i32, (i64, i64)>> {
+        let consumer = self.consumer(&format!("{}fanout-workers", self.prefix))?;
+        let name = self.full_name(topic);
+        let ends = Self::ends(&consumer, &name)?;
+        let mut asked = TopicPartitionList::new();
+        for partition in ends.keys() {
+            asked.add_partition(&name, *partition);
+        }
+        let committed = consumer.committed_offsets(asked, WITHIN)?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { offset } else { 0 };
+        let stands = |(partition, end)| {
+            let committed = committed.find_partition(&name, partition).map_or(0, |element| offset(element.offset()));
+            (partition, (committed, end))
+        };
+        Ok(ends.into_iter().map(stands).collect())
     }
 }

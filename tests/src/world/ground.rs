@@ -266,6 +266,25 @@ impl Embedded {
     }
 }
 
+/// A Redis besides that of the systems, without authentication.
+#[derive(Debug)]
+pub struct PlainRedis {
+    /// `host:port`.
+    pub address: String,
+    _state: State,
+}
+
+impl PlainRedis {
+    /// Starts one; it ends when this is dropped, or with this process.
+    ///
+    /// # Errors
+    /// With what the script said.
+    pub async fn start() -> anyhow::Result<Self> {
+        let state = State::new()?;
+        Ok(Self { address: start_redis(state.path()).await?, _state: state })
+    }
+}
+
 /// A Redis that only speaks TLS, and only with user `app` and the password `app-secret`.
 #[derive(Debug)]
 pub struct SecureRedis {

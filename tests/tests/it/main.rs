@@ -2,6 +2,7 @@
 
 mod contract;
 mod crash;
+mod events;
 mod faults;
 mod group;
 mod journeys;

@@ -162,7 +162,7 @@ async fn the_lines_about_a_refused_message_are_found_by_its_trace() -> anyhow::R
     let (gateway, ingest) =
         (line(&log("gateway"), "refused a request")?, line(&log("ingest"), "a request was refused")?);
     for (name, service, line) in [("gateway", "gateway", &gateway), ("ingest", "ingest", &ingest)] {
-        let fields = ["timestamp", "instance", "trace_id", "span_id", "chat_id", "user_id", "target"];
+        let fields = ["timestamp", "instance", "event", "trace_id", "span_id", "chat_id", "user_id", "target"];
         let missing: Vec<&str> = fields.into_iter().filter(|field| !line.contains_key(*field)).collect();
         assert_eq!(missing, [""; 0], "{name}: {line:#?}");
         assert_eq!((&line["service"], &line["level"]), (&Value::from(service), &Value::from("DEBUG")), "{line:#?}");

@@ -117,6 +117,8 @@ fn process(environment: &mut Environment, of: Of<'_>) {
     };
     environment.set("LOG", level);
     environment.set("LOG_FORMAT", "json");
+    // Several clusters may write to one place.
+    environment.set("ENVIRONMENT", format!("{}.{}", of.cluster.namespace, of.cluster.name));
     if let Some(otlp) = &of.cluster.otlp {
         environment.set("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp.endpoint);
         if let Some(kept) = otlp.traces_per_minute {

@@ -97,6 +97,7 @@ impl MessageHistory {
         self.holes.inc_by(last.0 - first.0 + 1);
         tracing::error!(
             severity = "SEV-1",
+            event = "chat.messages_missing",
             chat.id = %chat,
             "chat {chat} has no messages from {first} to {last}, so readers pass over them"
         );

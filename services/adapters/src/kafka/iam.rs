@@ -61,7 +61,9 @@ impl Tokens {
 /// When it needs none, or none can be had; the latter is logged, for the library only tries again.
 pub(super) fn make(tokens: Option<&Tokens>) -> Result<OAuthToken, Box<dyn Error>> {
     let tokens = tokens.ok_or("this client logs in otherwise")?;
-    tokens.make().inspect_err(|error| tracing::warn!("no token for the log: {error}"))
+    tokens
+        .make()
+        .inspect_err(|error| tracing::warn!(event = "log.no_token", error.message = %error, "no token for the log"))
 }
 
 /// The region in a broker's name, for example of `b-1.kafka.eu-west-1.amazonaws.com:9098`.

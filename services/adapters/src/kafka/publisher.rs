@@ -104,14 +104,18 @@ impl Publisher {
             if !old.is_doomed() {
                 continue;
             }
-            tracing::error!("the log producer failed for good and is replaced");
+            tracing::error!(event = "producer.replaced", "the log producer failed for good and is replaced");
             old.end().await;
             let mut attempt = 0;
             let new = loop {
                 match Live::start(&self.settings, self.doomed.clone(), self.tokens.clone()) {
                     Ok(new) => break new,
                     Err(error) => {
-                        tracing::error!("failed to replace the log producer: {error:#}");
+                        tracing::error!(
+                            event = "producer.replace_failed",
+                            error.message = %format_args!("{error:#}"),
+                            "failed to replace the log producer"
+                        );
                         tokio::time::sleep(REBUILD.delay(attempt, ids)).await;
                         attempt += 1;
                     }
@@ -133,7 +137,10 @@ impl Publisher {
             flushed.err().map(|_| left)
         });
         if let Some(left) = left.await.context("failed to flush the log producer")? {
-            tracing::warn!("{left} records were not confirmed within {timeout:?} and will be published again");
+            tracing::warn!(
+                event = "producer.left_unconfirmed",
+                "{left} records were not confirmed within {timeout:?} and will be published again"
+            );
         }
         self.live().ended.cancel();
         Ok(())
@@ -166,7 +173,7 @@ impl EventPublisher for Publisher {
                 Err(PublishFailure::Fatal)
             }
             Err((error, _)) => {
-                tracing::warn!(topic, "a record for {topic} was refused: {error}");
+                tracing::warn!(event = "record.refused", topic, error.message = %error, "a record for {topic} was refused");
                 Err(PublishFailure::Refused)
             }
         }
@@ -226,7 +233,11 @@ impl Live {
         self.ended.cancel();
         self.pending.close();
         if tokio::time::timeout(SEEN_WITHIN, self.pending.wait()).await.is_err() {
-            tracing::warn!("{} failed records were not looked after within {SEEN_WITHIN:?}", self.pending.len());
+            tracing::warn!(
+                event = "producer.failures_unseen",
+                "{} failed records were not looked after within {SEEN_WITHIN:?}",
+                self.pending.len()
+            );
         }
     }
 }
@@ -311,11 +322,11 @@ impl Deliveries {
                 | Code::UnknownTopic
                 | Code::UnknownTopicOrPartition,
             ) => {
-                tracing::warn!("the log refused a record: {error}");
+                tracing::warn!(event = "record.refused", error.message = %error, "the log refused a record");
                 PublishFailure::Refused
             }
             _ => {
-                tracing::error!("the log producer failed: {error}");
+                tracing::error!(event = "producer.failed", error.message = %error, "the log producer failed");
                 self.doom();
                 PublishFailure::Fatal
             }

@@ -302,7 +302,11 @@ impl Polling {
                     && self.told_to_go.recv().is_ok();
                 // The library keeps a pause over the assignment, also for who has the partition again later.
                 if let Err(error) = self.consumer.resume(list) {
-                    tracing::warn!("partitions that go were not resumed: {error}");
+                    tracing::warn!(
+                        event = "partitions.pause_failed",
+                        error.message = %error,
+                        "partitions that go were not resumed"
+                    );
                 }
                 self.carry_out(&change);
                 announced
@@ -312,7 +316,11 @@ impl Polling {
 
     fn carry_out(&self, change: &Change) {
         if let Err(error) = change.carry_out(&self.consumer) {
-            tracing::warn!("a change of the log's assignment failed: {error}");
+            tracing::warn!(
+                event = "partitions.change_failed",
+                error.message = %error,
+                "a change of the log's assignment failed"
+            );
         }
     }
 }

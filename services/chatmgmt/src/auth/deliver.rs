@@ -44,6 +44,6 @@ impl Deliveries {
 }
 
 fn lost(metrics: &Metrics, why: &str) {
-    tracing::warn!(event = "auth.otp_delivery_failed", "a code was not sent: {why}");
+    tracing::warn!(event = "auth.otp_delivery_failed", error.message = %why, "a code was not sent");
     metrics.auth(AuthEvent::OtpNotDelivered);
 }

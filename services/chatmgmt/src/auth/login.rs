@@ -9,6 +9,7 @@ use domain::{
     session::{Proof, Session, TokenPair},
     user::{Phone, PhoneHash, User},
 };
+use platform::{telemetry::SECURITY, wire};
 use proto::messaging::v1 as pb;
 use tonic::metadata::MetadataMap;
 
@@ -36,7 +37,13 @@ impl Auth {
         let answer = self.open_session(&phone, device, &proof).await?;
 
         if let Err(error) = self.needs.rate_limits.forget(Counter::VerifyOfPhone(hash)).await {
-            tracing::warn!("the count of {hash} stays: {error}");
+            tracing::warn!(
+                event = "auth.count_stays",
+                phone_hash = %hash,
+                error.code = wire::code(&error),
+                error.message = %error,
+                "the count of {hash} stays"
+            );
         }
         self.needs.metrics.auth(AuthEvent::OtpVerified);
         Ok(answer)
@@ -74,13 +81,23 @@ impl Auth {
 
     async fn lock_out(&self, phone: PhoneHash) -> Result<(), Error> {
         self.needs.bars.lock_out(phone, self.limits.otp_lockout).await?;
-        tracing::warn!(event = "security.rate_limited", phone_hash = %phone, "{phone} was guessed at and is locked out");
+        tracing::warn!(
+            target: SECURITY,
+            event = "security.rate_limited",
+            phone_hash = %phone,
+            "{phone} was guessed at and is locked out"
+        );
         self.needs.metrics.auth(AuthEvent::LockedOut);
         Ok(())
     }
 
     fn refuse_code(&self, phone: PhoneHash) -> Error {
-        tracing::info!(event = "auth.otp_failed", phone_hash = %phone, "a code for {phone} was refused");
+        tracing::info!(
+            target: SECURITY,
+            event = "auth.otp_failed",
+            phone_hash = %phone,
+            "a code for {phone} was refused"
+        );
         self.needs.metrics.auth(AuthEvent::OtpRefused);
         Error::new(ErrorKind::InvalidOtp, "the code is wrong or no longer good")
     }
@@ -113,7 +130,13 @@ impl Auth {
             }
             self.make_room(&session).await;
             let (who, which) = (user.id, session.id);
-            tracing::info!(event = "auth.otp_verified", user_id = %who, session_id = %which, "{who} began session {which}");
+            tracing::info!(
+                target: SECURITY,
+                event = "auth.otp_verified",
+                user_id = %who,
+                session_id = %which,
+                "{who} began session {which}"
+            );
             return Ok(show(&user, &session, tokens, known.is_none()));
         }
         Err(Error::unavailable("too many logins of one phone at once", "the login lost every race"))
@@ -145,7 +168,15 @@ impl Auth {
     async fn make_room(&self, fresh: &Session) {
         let others = match self.needs.sessions.sessions_of(fresh.user).await {
             Ok(others) => others,
-            Err(error) => return tracing::warn!("older sessions of {} stay: {error}", fresh.user),
+            Err(error) => {
+                return tracing::warn!(
+                    event = "session.replace_failed",
+                    user_id = %fresh.user,
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "older sessions of {} stay", fresh.user
+                );
+            }
         };
         for old in superseded(fresh, others, self.limits.sessions_per_user as usize) {
             let ended = match self.needs.revocations.revoke_session(old, self.revoked_for()).await {
@@ -154,10 +185,21 @@ impl Auth {
             };
             match ended {
                 Ok(()) => {
-                    tracing::info!(event = "session.replaced", session_id = %old, "session {old} gave way to {}", fresh.id);
+                    tracing::info!(
+                        target: SECURITY,
+                        event = "session.replaced",
+                        session_id = %old,
+                        "session {old} gave way to {}", fresh.id
+                    );
                     self.needs.metrics.auth(AuthEvent::SessionReplaced);
                 }
-                Err(error) => tracing::warn!(session_id = %old, "session {old} stays: {error}"),
+                Err(error) => tracing::warn!(
+                    event = "session.replace_failed",
+                    session_id = %old,
+                    error.code = wire::code(&error),
+                    error.message = %error,
+                    "session {old} stays"
+                ),
             }
         }
     }

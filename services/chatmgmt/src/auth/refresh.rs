@@ -5,7 +5,7 @@ use domain::{
     ports::auth_limits::Counter,
     session::{Session, TokenPair},
 };
-use platform::{broken, tokens::Holder};
+use platform::{broken, telemetry::SECURITY, tokens::Holder, wire};
 use proto::messaging::v1 as pb;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
@@ -37,7 +37,12 @@ impl Auth {
         if (session.tokens.refresh == presented.hash() || broken::is("double_refresh"))
             && let Some(tokens) = self.rotate(&session, &presented).await?
         {
-            tracing::info!(event = "auth.token_refreshed", session_id = %session.id, "session {} was refreshed", session.id);
+            tracing::info!(
+                target: SECURITY,
+                event = "auth.token_refreshed",
+                session_id = %session.id,
+                "session {} was refreshed", session.id
+            );
             self.needs.metrics.auth(AuthEvent::Refreshed);
             return Ok(pb::RefreshTokensResponse { tokens: Some(tokens) });
         }
@@ -79,13 +84,25 @@ impl Auth {
             return Ok(pb::RefreshTokensResponse { tokens: Some(self.show_tokens(session, pair, &refresh)?) });
         }
         let id = session.id;
-        tracing::warn!(event = "auth.refresh_token_reuse", session_id = %id, "an old refresh token of {id} came again");
+        tracing::warn!(
+            target: SECURITY,
+            event = "auth.refresh_token_reuse",
+            session_id = %id,
+            "an old refresh token of {id} came again"
+        );
         self.needs.metrics.auth(AuthEvent::RefreshReused);
         // The session ends even when its tokens can't be revoked now.
         let revoked = self.revoke(id, &holder.token_id).await;
         self.needs.sessions.close(id).await?;
         if let Err(error) = revoked {
-            tracing::error!(event = "revocation_lost", session_id = %id, "tokens of {id} live until they expire: {error}");
+            tracing::error!(
+                target: SECURITY,
+                event = "auth.revocation_lost",
+                session_id = %id,
+                error.code = wire::code(&error),
+                error.message = %error,
+                "tokens of {id} live until they expire"
+            );
         }
         Err(invalid_refresh_token())
     }

@@ -96,7 +96,11 @@ impl Link {
         let was_everybody = owed.is_everybody;
         owed.add(more, self.owed_limit);
         if owed.is_everybody && !was_everybody {
-            tracing::warn!(gateway, "more users of {gateway} are owed a frame than are remembered: all of them sync");
+            tracing::warn!(
+                event = "owed.overflowed",
+                gateway,
+                "more users of {gateway} are owed a frame than are remembered: all of them sync"
+            );
         }
         drop(all);
         self.owes.notify_one();
@@ -196,7 +200,12 @@ impl Task {
                 break;
             }
             let address = &self.address;
-            tracing::info!(gateway = %address, "no delivery stream to {address}: {failed}");
+            tracing::info!(
+                event = "gateway.unreachable",
+                gateway = %address,
+                error.message = %failed,
+                "no delivery stream to {address}"
+            );
             // Nobody answers: skip it at once for a while.
             self.link.is_stalled.store(true, Ordering::Release);
             while self.outgoing.try_recv().is_ok() {}

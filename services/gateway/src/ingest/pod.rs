@@ -92,9 +92,13 @@ impl Pass {
         self.is_told = true;
         let (address, breaker) = (self.pod.address, self.pod.breaker(self.operation));
         if breaker.saw(self.way, shown, Instant::now()) {
-            tracing::warn!(ingest = %address, "ingest at {address} fails: others are asked, and it is tried again");
+            tracing::warn!(
+                event = "breaker.opened",
+                ingest = %address,
+                "ingest at {address} fails: others are asked, and it is tried again"
+            );
         } else if self.way == Way::Probe && shown == Shown::Well {
-            tracing::info!(ingest = %address, "ingest at {address} answers again");
+            tracing::info!(event = "breaker.closed", ingest = %address, "ingest at {address} answers again");
         }
     }
 }

@@ -7,7 +7,7 @@ use domain::{
     ports::message_log::{Batch, Commit},
     publisher::{Incarnation, PublisherMark},
 };
-use platform::{failpoint, trace};
+use platform::{failpoint, trace, wire};
 use tokio::time::timeout;
 use tracing::{Instrument as _, field};
 
@@ -68,7 +68,13 @@ impl Committer {
             let chat = attempt.batch.chat;
             if unknown == 0 {
                 attempt.span.in_scope(|| {
-                    tracing::warn!(chat.id = %chat, "a batch of chat {chat} has an unknown outcome, asking again: {error}");
+                    tracing::warn!(
+                        event = "batch.outcome_unknown",
+                        chat.id = %chat,
+                        error.code = wire::code(&error),
+                        error.message = %error,
+                        "a batch of chat {chat} has an unknown outcome, asking again"
+                    );
                 });
             }
             tokio::select! {

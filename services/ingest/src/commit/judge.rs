@@ -71,6 +71,7 @@ impl Committer {
                 let after = batch.after;
                 tracing::error!(
                     severity = "SEV-1",
+                    event = "chat.counter_behind",
                     chat.id = %chat,
                     "chat {chat} has messages above its counter {after}, so it takes no more"
                 );
@@ -108,6 +109,7 @@ impl Committer {
                     self.metrics.counter_missing.inc();
                     tracing::error!(
                         severity = "SEV-1",
+                        event = "chat.counter_missing",
                         chat.id = %chat,
                         "chat {chat} has members and no counter, so it takes no messages"
                     );

@@ -12,7 +12,7 @@ use opentelemetry::{Context, trace::TraceContextExt as _};
 use serde::Serialize;
 use serde_json::{json, to_writer};
 use tracing::{
-    Event, Subscriber,
+    Event, Metadata, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -25,10 +25,17 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::HOP;
+use super::{HOP, SECURITY};
 
 /// Linux says here what the host is called; in a pod that is the pod's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+/// Field of events that somebody has to look at before anything else.
+const SEVERITY: &str = "severity";
+/// What stands for a value that nobody may read.
+const REDACTED: &str = "[REDACTED]";
+/// Fields with one of these in their names have such a value (`auth-security.md` §6.2).
+const SECRET: [&str; 8] =
+    ["_key", "_secret", "_token", "_password", "_pepper", "_credential", "authorization", "bearer"];
 
 /// Writes events.
 pub(super) struct Lines {
@@ -37,13 +44,16 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Of that service, in this process.
-    pub(super) fn of(service: &str) -> Self {
+    /// Of that service, in this process, for this installation.
+    pub(super) fn of(service: &str, environment: Option<&str>) -> Self {
         let host = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
         let mut process = format!(r#""service":{}"#, json!(service));
         if !host.trim().is_empty() {
             // A String takes everything.
             let _infallible = write!(process, r#","instance":{}"#, json!(host.trim()));
+        }
+        if let Some(environment) = environment {
+            let _infallible = write!(process, r#","environment":{}"#, json!(environment));
         }
         Self { process }
     }
@@ -57,7 +67,7 @@ where
         let meta = event.metadata();
         writer.write_str(r#"{"timestamp":""#)?;
         SystemTime.format_time(&mut writer)?;
-        write!(writer, r#"","level":"{}",{}"#, meta.level(), self.process)?;
+        write!(writer, r#"","level":"{}",{}"#, level(meta), self.process)?;
         Context::map_current(|context| {
             let span = context.span();
             let ids = span.span_context();
@@ -83,6 +93,17 @@ where
         event.record(&mut fields);
         fields.result?;
         writeln!(writer, r#","target":"{}"}}"#, meta.target())
+    }
+}
+
+/// An event's level, which is one of two more for those that are looked at apart.
+fn level(meta: &Metadata<'_>) -> &'static str {
+    if meta.target() == SECURITY {
+        "SECURITY"
+    } else if meta.fields().field(SEVERITY).is_some() {
+        "CRITICAL"
+    } else {
+        meta.level().as_str()
     }
 }
 
@@ -124,6 +145,17 @@ enum Of {
     Span,
 }
 
+/// Whether what a field of that name holds stays out of the log.
+fn is_secret(name: &str) -> bool {
+    // Without a copy, for the fields of every message come by.
+    let is = |(written, part): (&u8, &u8)| written.to_ascii_lowercase() == *part || (*written == b'.' && *part == b'_');
+    let has_part = |part: &&str| {
+        let part = part.as_bytes();
+        name.as_bytes().windows(part.len()).any(|piece| piece.iter().zip(part).all(is))
+    };
+    SECRET.iter().any(has_part)
+}
+
 /// Writes fields as they come.
 struct Fields<'a, 'writer> {
     writer: &'a mut Writer<'writer>,
@@ -141,7 +173,11 @@ impl Fields<'_, '_> {
             Of::Event => write!(self.writer, r#","{}":"#, Name(name)),
             Of::Span => write!(self.writer, "{name}\t"),
         };
-        let written = to_writer(Bytes(self.writer), value);
+        let written = if is_secret(name) {
+            to_writer(Bytes(self.writer), REDACTED)
+        } else {
+            to_writer(Bytes(self.writer), value)
+        };
         self.result = self.result.and(written.map_err(|_| fmt::Error));
         if matches!(self.of, Of::Span) {
             self.result = self.result.and(self.writer.write_char('\n'));
@@ -225,7 +261,7 @@ mod tests {
         let into = log.clone();
         let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
         let hops = tracing_opentelemetry::layer().with_tracer(provider.tracer("test")).with_filter(filter_fn(is_hop));
-        let layer = json_lines("gateway").with_writer(move || into.clone());
+        let layer = json_lines("gateway", Some("prod")).with_writer(move || into.clone());
         let subscriber = tracing_subscriber::registry().with(hops).with(layer.with_filter(EnvFilter::new(filter)));
         tracing::subscriber::with_default(subscriber, run);
         let bytes = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -259,6 +295,34 @@ mod tests {
         assert_eq!((&line["count"], text("target")), (&json!(3), module_path!()), "{line}");
         assert!(text("timestamp").ends_with('Z') && text("timestamp").len() == 27, "{line}");
         assert_eq!(line["instance"].is_string(), std::path::Path::new(HOST_NAME).exists(), "{line}");
+    }
+
+    #[test]
+    fn what_is_looked_at_apart_has_a_level_of_its_own() {
+        let lines = lines("info", || {
+            tracing::info!(target: SECURITY, event = "auth.token_refused", "a token does not hold");
+            tracing::error!(severity = "SEV-1", "a counter is missing");
+            tracing::error!("failed");
+        });
+        let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap_or_default()).collect();
+        assert_eq!(levels, ["SECURITY", "CRITICAL", "ERROR"]);
+        assert!(lines.iter().all(|line| line["environment"] == "prod"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_field_that_is_named_like_a_secret_is_not_written() {
+        let lines = lines("info", || {
+            let hop = trace::begin(tracing::info_span!(
+                parent: None, "hop", trace_id = tracing::field::Empty, refresh.token = "eyJ"
+            ));
+            let _in_hop = hop.entered();
+            tracing::info!(Api_Key = "hunter2", otp.pepper = 7, http.Authorization = ?"Basic eyJ", token = 3, "used");
+        });
+        let line = &lines[0];
+        for name in ["refresh_token", "Api_Key", "otp_pepper", "http_Authorization"] {
+            assert_eq!(line[name], REDACTED, "{line}");
+        }
+        assert_eq!(line["token"], 3, "{line}");
     }
 
     #[test]

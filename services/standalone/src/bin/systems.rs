@@ -53,7 +53,12 @@ async fn start(config: Config, process: Process) -> anyhow::Result<(Option<DataF
     });
     let log = topics.map(|topics| Log::start(&topics)).transpose()?;
     if let Some(Log { brokers, .. }) = &log {
-        tracing::info!(setting = "the embedded log", address = brokers, "listening on {brokers} for the embedded log");
+        tracing::info!(
+            event = "process.listening",
+            setting = "the embedded log",
+            address = brokers,
+            "listening on {brokers} for the embedded log"
+        );
     }
     Ok((folder, log))
 }

@@ -11,7 +11,16 @@ const END: &str = "<!-- end -->";
 const TABLES: [(&str, &[&str]); 5] = [
     (
         "process",
-        &["LOG=", "LOG_FORMAT=", "ADMIN_LISTEN=", "DRAIN_DELAY=", "STOP_TIMEOUT=", "OTEL_", "TRACES_PER_MINUTE="],
+        &[
+            "LOG=",
+            "LOG_FORMAT=",
+            "ENVIRONMENT=",
+            "ADMIN_LISTEN=",
+            "DRAIN_DELAY=",
+            "STOP_TIMEOUT=",
+            "OTEL_",
+            "TRACES_PER_MINUTE=",
+        ],
     ),
     (
         "addresses and auth",

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
+use super::redis::ask;
 use crate::{
     faults::{
         random::Random,
@@ -155,12 +152,7 @@ pub(super) async fn gateway_killed(scene: &mut Scene) -> anyhow::Result<Evidence
 async fn routes_that_lapse(redis: &str) -> anyhow::Result<u64> {
     const SCRIPT: &str = "local count = 0 for _, key in ipairs(redis.call('KEYS', '*connection*')) do \
         local left = redis.call('PTTL', key) if left < 0 or left > 60000 then return -1 end count = count + 1 end return count";
-    let mut stream = TcpStream::connect(redis).await?;
-    let request = format!("*3\r\n$4\r\nEVAL\r\n${}\r\n{SCRIPT}\r\n$1\r\n0\r\n", SCRIPT.len());
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).await?;
-    let count: i64 = answer.trim().trim_start_matches(':').parse().with_context(|| format!("Redis says {answer}"))?;
+    let count: i64 = ask(redis, &["EVAL", SCRIPT, "0"]).await?;
     u64::try_from(count).context("a route in the registry has no end within the TTL of 60 s")
 }
 

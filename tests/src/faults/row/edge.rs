@@ -1,4 +1,4 @@
-//! Rows 11, 15, 25 and 28: what lies between the processes is slow, silent or parted.
+//! Rows 15, 25 and 28: what lies between the processes is slow, silent or parted.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,31 +18,6 @@ use crate::{
 
 /// A send fails after 5 s (CHAOS-6.2.5), and a busy machine is a little late.
 const TOLD_WITHIN: Duration = Duration::from_secs(7);
-
-/// Row 11: 200 ms and more to and from Redis, and its connections are reset in between.
-pub(super) async fn redis_slow(scene: &mut Scene) -> anyhow::Result<Evidence> {
-    let edges = &scene.rig.edges;
-    let slow = Toxics { latency: Duration::from_millis(200), jitter: Duration::from_millis(50), ..Toxics::default() };
-    scene.begins("slow Redis");
-    let proxies = [&edges.redis_of_gateway, &edges.redis_of_fanout];
-    for proxy in proxies {
-        proxy.set(slow);
-    }
-    sleep(Duration::from_secs(3)).await;
-    for proxy in proxies {
-        proxy.reset();
-    }
-    sleep(Duration::from_secs(3)).await;
-    for proxy in proxies {
-        proxy.heal();
-    }
-    scene.ends("slow Redis");
-    let counted = proxies.map(Proxy::counted);
-    Ok(vec![
-        ("pieces delayed", counted.iter().map(|counted| counted.delayed).sum()),
-        ("connections reset", counted.iter().map(|counted| counted.reset).sum()),
-    ])
-}
 
 /// Row 15: two seconds to the log and back, then silence for longer than its clients wait.
 pub(super) async fn log_away(scene: &mut Scene) -> anyhow::Result<Evidence> {

@@ -1,4 +1,4 @@
-//! Rows 9, 10, 13, 14 and 19 to 23: the systems below are gone, forgetful, or answer strangely.
+//! Rows 13, 14 and 19 to 23: brokers are gone, records make no sense, the store answers strangely.
 
 use std::time::Duration;
 
@@ -7,18 +7,11 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::sleep,
-};
+use tokio::time::sleep;
 
-use crate::{
-    faults::{
-        run::{Evidence, Scene},
-        store::{Action, Rule},
-    },
-    world::ground::System,
+use crate::faults::{
+    run::{Evidence, Scene},
+    store::{Action, Rule},
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -31,17 +24,6 @@ fn rules(scene: &Scene, rules: &[Rule]) {
 
 fn done(scene: &Scene, action: Action) -> u64 {
     scene.rig.edges.store_of_ingest.iter().map(|proxy| proxy.count(action)).sum()
-}
-
-/// Row 9: Redis is killed, and comes back after a while with what it had.
-pub(super) async fn redis_away(scene: &mut Scene) -> anyhow::Result<Evidence> {
-    scene.begins("Redis away");
-    scene.own.kill(System::Redis).await?;
-    sleep(Duration::from_secs(6)).await;
-    scene.own.start_again(System::Redis).await?;
-    scene.rig.all_ready().await?;
-    scene.ends("Redis away");
-    Ok(vec![("Redis killed", 1)])
 }
 
 /// Rows 13 and 14: each of the three brokers is killed in turn; its partitions get other leaders, and it comes back.
@@ -59,28 +41,6 @@ pub(super) async fn brokers_killed(scene: &mut Scene) -> anyhow::Result<Evidence
         killed += 1;
     }
     Ok(vec![("brokers killed", killed)])
-}
-
-/// Row 10: Redis forgets everything, twice.
-pub(super) async fn redis_wiped(scene: &mut Scene) -> anyhow::Result<Evidence> {
-    let connections =
-        |scene: &Scene| -> u64 { scene.people.clients.iter().map(|client| client.wire().connections()).sum() };
-    let before = connections(scene);
-    let mut wiped = 0;
-    for _ in 0..2 {
-        scene.begins("Redis wiped");
-        let mut redis = TcpStream::connect(&scene.rig.redis).await?;
-        redis.write_all(b"FLUSHALL\r\n").await?;
-        let mut answer = [0; 5];
-        redis.read_exact(&mut answer).await?;
-        anyhow::ensure!(&answer == b"+OK\r\n", "Redis does not forget: {answer:?}");
-        wiped += 1;
-        scene.ends("Redis wiped");
-        sleep(Duration::from_secs(8)).await;
-    }
-    let more = connections(scene) - before;
-    anyhow::ensure!(more == 0, "{more} connections were made anew: open sockets live through it (CHAOS-6.2.3)");
-    Ok(vec![("Redis wiped", wiped), ("connections that lived", before)])
 }
 
 /// Row 19: garbage, another version and an empty record in each partition; messages behind them still come.
