@@ -159,7 +159,6 @@ async fn answer(gateway: &Arc<Gateway>, version: &str, request: Request) -> Resu
     if scope == QUERY_SCOPE {
         gateway.metrics.query_tokens.inc();
         tracing::warn!(
-            target: SECURITY,
             event = "auth.token_in_url",
             user.id = %holder.user,
             "user {} connects with a token in the URL", holder.user

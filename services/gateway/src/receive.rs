@@ -13,7 +13,7 @@ use domain::{
     message::{Content, Sequence},
 };
 use platform::{
-    failpoint,
+    failpoint, telemetry,
     trace::{self, Claim, Outside},
 };
 use proto::{
@@ -353,7 +353,7 @@ fn answer(gateway: &Gateway, link: &Link, send: &Outgoing, result: Result<Persis
                 event = "message.acknowledged",
                 operation = "send",
                 message.id = stored.message_id,
-                latency_ms = took.as_secs_f64() * 1e3,
+                latency_ms = telemetry::millis(took),
                 "message {} is acknowledged",
                 stored.message_id
             );

@@ -17,7 +17,7 @@ use domain::{
     ids::{ChatId, ClientMessageId, MessageId, UserId},
     message::{Draft, Sequence},
 };
-use platform::Process;
+use platform::{Process, telemetry};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -114,7 +114,7 @@ impl Persist {
                 message.id = %id,
                 chat.id = %chat,
                 user.id = %sender,
-                latency_ms = took.as_secs_f64() * 1e3,
+                latency_ms = telemetry::millis(took),
                 "message {id} is stored at {sequence}"
             );
         }

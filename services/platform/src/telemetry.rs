@@ -54,6 +54,11 @@ impl Traces {
     }
 }
 
+/// A time as `latency_ms` has it: in milliseconds, to the microsecond.
+pub fn millis(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
+}
+
 /// Starts logging to standard error, and tracing. To be called once, in a runtime.
 ///
 /// # Errors
