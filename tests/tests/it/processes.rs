@@ -23,8 +23,8 @@ async fn two(cluster: &Cluster) -> anyhow::Result<(Client, Client, String)> {
     Ok((ana, ben, chat))
 }
 
-/// Both send, and both see both.
-async fn talk(ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<()> {
+/// Both send, and both see both; how many messages that took.
+async fn talk(ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<usize> {
     ana.send(chat, "from Ana").await?;
     ben.wait_for(chat, 1, WITHIN).await?;
     ben.send(chat, "from Ben").await?;
@@ -46,7 +46,7 @@ async fn talk(ana: &Client, ben: &Client, chat: &str) -> anyhow::Result<()> {
             person.wait_for(chat, said, WITHIN).await?;
         }
     }
-    Ok(())
+    Ok(said)
 }
 
 fn pushed(person: &Client) -> u64 {
@@ -81,7 +81,8 @@ async fn services_start_before_what_they_need_and_wait_for_it() -> anyhow::Resul
     let plan = Plan::new("outward", Ground::shared().await?);
     let cluster = Cluster::start_in(&plan, Order::Outward).await?;
     let (ana, ben, chat) = two(&cluster).await?;
-    talk(&ana, &ben, &chat).await
+    talk(&ana, &ben, &chat).await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -224,7 +225,8 @@ async fn redis_with_tls_and_a_password_takes_the_services_and_a_changed_password
     corrected?;
     let cluster = cluster?;
     let (ana, ben, chat) = two(&cluster).await?;
-    talk(&ana, &ben, &chat).await
+    talk(&ana, &ben, &chat).await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -232,7 +234,7 @@ async fn each_system_may_go_away_and_come_back() -> anyhow::Result<()> {
     let own = OwnGround::start().await?;
     let mut cluster = Cluster::start(&Plan::new("away", &own.ground)).await?;
     let (ana, ben, chat) = two(&cluster).await?;
-    talk(&ana, &ben, &chat).await?;
+    let said = talk(&ana, &ben, &chat).await?;
 
     // The cache: nobody new is let in, what is said is stored, and is shown once it is back.
     own.kill(System::Redis).await?;
@@ -242,13 +244,13 @@ async fn each_system_may_go_away_and_come_back() -> anyhow::Result<()> {
     }
     ana.send(&chat, "without the cache").await?;
     own.start_again(System::Redis).await?;
-    ben.wait_for(&chat, 3, WITHIN).await?;
+    ben.wait_for(&chat, said + 1, WITHIN).await?;
 
     // The log: what is said is stored, and is shown once it is back.
     own.kill(System::Kafka).await?;
     ana.send(&chat, "without the log").await?;
     own.start_again(System::Kafka).await?;
-    ben.wait_for(&chat, 4, WITHIN).await?;
+    ben.wait_for(&chat, said + 2, WITHIN).await?;
 
     // The store: what is said has no answer until it is back.
     own.kill(System::DynamoDb).await?;
@@ -259,7 +261,7 @@ async fn each_system_may_go_away_and_come_back() -> anyhow::Result<()> {
     let answer = ana.begin_send(&chat, "without the store").await?;
     own.start_again(System::DynamoDb).await?;
     tokio::time::timeout(WITHIN, answer).await.context("no answer in time")???;
-    let view = ben.wait_for(&chat, 5, WITHIN).await?;
+    let view = ben.wait_for(&chat, said + 3, WITHIN).await?;
     assert_eq!(check_view(&view, &ana.rest().history(&chat).await?), Violations::new());
     // No process was replaced meanwhile, and all are content.
     for service in cluster.services() {
